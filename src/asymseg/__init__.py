@@ -1,0 +1,75 @@
+"""Semantic segmentation with asymmetric non-local attention: train, measure, run and ship.
+
+Every name here is loaded when it is first used, so `import asymseg` itself is fast and does not load torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from asymseg.classes import Classes
+    from asymseg.config import Config
+    from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, TrainingError
+    from asymseg.evaluation.evaluate import evaluate
+    from asymseg.model.annnet import ANNNet
+    from asymseg.prediction.predict import Predictor, load
+    from asymseg.training.train import train
+
+    __version__: str
+
+__all__ = [
+    "ANNNet",
+    "AsymsegError",
+    "CheckpointError",
+    "Classes",
+    "Config",
+    "ConfigError",
+    "DataError",
+    "Predictor",
+    "TrainingError",
+    "__version__",
+    "evaluate",
+    "load",
+    "train",
+]
+
+_HOMES = {
+    "ANNNet": "asymseg.model.annnet",
+    "AsymsegError": "asymseg.errors",
+    "CheckpointError": "asymseg.errors",
+    "Classes": "asymseg.classes",
+    "Config": "asymseg.config",
+    "ConfigError": "asymseg.errors",
+    "DataError": "asymseg.errors",
+    "Predictor": "asymseg.prediction.predict",
+    "TrainingError": "asymseg.errors",
+    "evaluate": "asymseg.evaluation.evaluate",
+    "load": "asymseg.prediction.predict",
+    "train": "asymseg.training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, loaded from its module and kept."""
+    if name == "__version__":
+        value: Any = _version()
+    elif name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'asymseg' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("asymseg")
+    except PackageNotFoundError:  # run from a source folder that was never installed
+        return "unknown"

@@ -1,0 +1,243 @@
+"""The command line: each command parses and calls one function. Nothing heavy is imported before a command runs."""
+
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import cyclopts
+import pydantic
+from cyclopts import Parameter
+
+from asymseg.config import Config, explain, make_config, read_config
+from asymseg.errors import AsymsegError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = cyclopts.App(
+    name="asymseg",
+    help="Semantic segmentation with asymmetric non-local attention: train, measure, predict.",
+    version=lambda: version("asymseg"),
+    default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=()),
+    help_format="plaintext",
+)
+
+USER_ERROR = 2
+PARTLY_FAILED = 3
+
+
+@app.command
+def sample(folder: Path, *, train: int = 256, val: int = 64, test: int = 64) -> None:
+    """Write the built-in scenes as a data set on disk.
+
+    In each scene a coloured beacon decides the class of identical grey discs, wherever they are: what a network can
+    label only if it sees the whole image.
+
+    Parameters
+    ----------
+    folder
+        Where the data set is written; it must not exist yet, or be empty.
+    train
+        Scenes to learn from.
+    val
+        Scenes to choose the best model by.
+    test
+        Scenes to measure it on.
+    """
+    from asymseg.data.sample import write_sample
+
+    write_sample(folder, train=train, val=val, test=test)
+    _console().print(f"wrote {train + val + test} scenes to {folder}; next: asymseg train {folder} --config sample")
+
+
+@app.command
+def train(
+    data: Path | None = None,
+    *,
+    config: str | None = None,
+    out: Path = Path("runs/train"),
+    resume: Annotated[bool, Parameter(negative=())] = False,
+    images: Path | None = None,
+    masks: Path | None = None,
+    print_config: Annotated[bool, Parameter(negative=())] = False,
+    settings: Annotated[Config | None, Parameter(name="*")] = None,
+) -> None:
+    """Train a network on a data folder, or on a folder of images and a folder of masks.
+
+    Parameters
+    ----------
+    data
+        Folder with images/{train,val}, masks/{train,val} and perhaps classes.json.
+    config
+        A YAML file of settings, or the name of a recipe that comes with asymseg; flags have the last word.
+    out
+        The run's folder: best and last model, log, metrics and report.
+    resume
+        Go on with the run in --out where it was stopped.
+    images
+        Folder of images, in place of DATA.
+    masks
+        Folder of masks for --images.
+    print_config
+        Write all settings as YAML and stop.
+    """
+    layers: list[dict[str, Any]] = [read_config(config)] if config else []
+    if settings is not None:
+        layers.append(settings.model_dump(exclude_unset=True))
+    if images is not None or masks is not None:
+        layers.append({"data": {"images": images, "masks": masks}})
+    complete = make_config(*layers)
+    if print_config:
+        sys.stdout.write(complete.to_yaml())
+        return
+    from asymseg.training.train import train as run
+
+    run(data, complete, out=out, resume=resume, console=_console())
+
+
+@app.command
+def evaluate(
+    model: Path,
+    data: Path,
+    *,
+    split: str = "val",
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    flip: bool | None = None,
+    out: Path | None = None,
+    device: str = "auto",
+    workers: int = 2,
+) -> None:
+    """Measure a model on labelled images at their own size; writes metrics.json and report.html.
+
+    Parameters
+    ----------
+    model
+        A model folder, such as runs/train/best.
+    data
+        A data folder of the model's classes.
+    split
+        Which part: train, val or test.
+    scales
+        Sizes at which the network sees an image, probabilities averaged; by default as the model was validated.
+    flip
+        Whether it also sees each image mirrored; by default as the model was validated.
+    out
+        Folder for the results; by default MODEL/evaluation-SPLIT.
+    device
+        auto, cpu, cuda or mps.
+    workers
+        Threads that decode images ahead.
+    """
+    from asymseg.evaluation.evaluate import evaluate as run
+
+    console = _console()
+    out = out or model / f"evaluation-{split}"
+    with _progress(console, "evaluate") as advance:
+        result = run(
+            model, data, split, scales=scales, flip=flip, out=out, device=device, workers=workers, progress=advance
+        )
+    console.print(
+        f"{split}: mIoU {result.scores.miou:.4f}, pixel accuracy {result.scores.pixel_accuracy:.4f} over "
+        f"{len(result.images)} images; see {out / 'report.html'}"
+    )
+
+
+@app.command
+def predict(
+    model: Path,
+    inputs: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    overlay: bool = True,
+    probabilities: bool = False,
+    device: str = "auto",
+) -> None:
+    """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
+
+    Exits with 3 where some images could not be read; the others are done.
+
+    Parameters
+    ----------
+    model
+        A model folder, such as runs/train/best.
+    inputs
+        An image, a folder, or a pattern in quotes such as "photos/*.jpg".
+    out
+        Folder for the results.
+    overlay
+        Also write NAME_overlay.jpg: the image with the classes' colours over it.
+    probabilities
+        Also write NAME_probabilities.npz: float16, classes x height x width.
+    device
+        auto, cpu, cuda or mps.
+    """
+    from asymseg.prediction.files import predict_files
+    from asymseg.prediction.predict import load
+
+    console = _console()
+    with _progress(console, "predict") as advance:
+        outcome = predict_files(
+            load(model, device), inputs, out, overlay=overlay, probabilities=probabilities, progress=advance
+        )
+    for failure in outcome.failures:
+        console.print(f"[red]failed[/red] {failure}", highlight=False)
+    console.print(f"{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}")
+    if outcome.failures:
+        sys.exit(PARTLY_FAILED)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. A user's mistake prints one line and exits with 2; a bug keeps its traceback and exits with 1."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except AsymsegError as error:
+        _fail(str(error))
+    except cyclopts.CycloptsError as error:
+        cause = error.__cause__
+        _fail(explain(cause) if isinstance(cause, pydantic.ValidationError) else str(error))
+    except pydantic.ValidationError as error:
+        _fail(explain(error))
+    except KeyboardInterrupt:
+        _fail("stopped; asymseg train ... --resume goes on with a run", code=130)
+
+
+def _fail(message: str, code: int = USER_ERROR) -> None:
+    sys.stderr.write(f"asymseg: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+def _progress(console: "Console", title: str) -> Any:
+    """A bar with speed and remaining time; gives a function of (done, total)."""
+    from contextlib import contextmanager
+
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    @contextmanager
+    def running() -> Any:
+        columns = (
+            TextColumn(title),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+            task = bar.add_task(title, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+    return running()

@@ -1,0 +1,1 @@
+"""Images and labels: from files on disk to batches."""

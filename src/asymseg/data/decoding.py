@@ -1,0 +1,187 @@
+"""From a file to the numbers it holds, by the library that keeps them all. What they mean is for `files`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+
+from asymseg.errors import DataError
+
+Kind = Literal["npy", "png16", "tiff", "pillow"]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".npy")
+"""Suffixes, in small letters, of the files that a data folder is searched for."""
+
+_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MOST_PIXELS = 2**30
+_ORIENTATION = 0x0112
+_PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+
+# Pillow warns at this many pixels and refuses twice as many; its own limit is below a legal satellite scene.
+if Image.MAX_IMAGE_PIXELS is not None:
+    Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, _MOST_PIXELS // 2)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever a decoder says about a file into a DataError that names the file and the cure."""
+    try:
+        yield
+    except (DataError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: more than {_MOST_PIXELS} pixels; cut it into smaller files") from None
+    except UnidentifiedImageError:
+        known = ", ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
+        raise DataError(f"{path}: not an image, or damaged at its head; use one of {known}, or copy it again") from None
+    except Exception as error:  # decoders raise whatever a damaged file makes them stumble over
+        reason = " ".join(str(error).split()) or type(error).__name__
+        cure = "it may be cut short or damaged: copy it again, or remove it"
+        if "imagecodecs" in reason:
+            cure = "pip install imagecodecs, or save it without compression"
+        raise DataError(f"{path}: not readable ({reason}); {cure}") from None
+
+
+def kind_of(path: Path) -> Kind:
+    """Who can read the file without loss, judged by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(26)
+    if head.startswith(b"\x93NUMPY"):
+        return "npy"
+    if head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0:
+        return "png16"  # Pillow keeps 16 bit of grey alone
+    if head.startswith(_TIFF_HEADS):
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            several = page.samplesperpixel > 1
+            planes = len(file.series[0].pages) > 1  # Pillow would show the first alone
+            deep = several and page.bitspersample != 8  # Pillow would cut these to 8 bit, or refuse them
+            strange = page.samplesperpixel not in (1, 3, 4)
+            if planes or deep or strange or (several and page.photometric == tifffile.PHOTOMETRIC.MINISBLACK):
+                return "tiff"
+    return "pillow"
+
+
+def read_array(path: Path, kind: Kind) -> np.ndarray:
+    """The upright content of any file that Pillow would not keep whole, as H W or H W C."""
+    if kind == "npy":
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    elif kind == "png16":
+        array = _read_deep_png(path)
+    else:
+        with tifffile.TiffFile(path) as file:
+            array = file.series[0].asarray()
+            if array.ndim == 3 and not file.series[0].axes.endswith("S"):
+                array = np.moveaxis(array, 0, 2)  # channels as planes or pages: c h w -> h w c
+            array = _upright(array, _tiff_orientation(file))
+    if array.ndim not in (2, 3):
+        raise DataError(f"{path}: an array of shape {array.shape}; save it as H W C or H W")
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _read_deep_png(path: Path) -> np.ndarray:
+    """A 16 bit PNG in colour or with alpha, as uint16 H W C.
+
+    Pillow keeps the first, higher byte of each sample; told that the bytes are the other way round, the second. Grey
+    with alpha is as long as RGBA of 8 bit, and read as that gives all four bytes at once.
+    """
+    with Image.open(path) as opened:
+        grey = _raw_mode(opened) == "LA;16B"
+    first = _read_png_as(path, {"LA;16B": "RGBA"})
+    if grey:
+        high, low = first[..., ::2], first[..., 1::2]
+    else:
+        high, low = first, _read_png_as(path, {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"})
+    return np.bitwise_or(high << 8, low, dtype=np.uint16)
+
+
+def _read_png_as(path: Path, raw_modes: dict[str, str]) -> np.ndarray:
+    """The upright PNG as uint16 H W C, its stored form taken for another one."""
+    with Image.open(path) as opened:
+        stored = _raw_mode(opened)
+        if isinstance(opened, ImageFile.ImageFile) and stored in raw_modes:
+            opened.tile = [opened.tile[0]._replace(args=raw_modes[stored])]
+        return np.array(ImageOps.exif_transpose(opened)).astype(np.uint16)
+
+
+def _raw_mode(opened: Image.Image) -> str:
+    """How the pixels of a PNG are stored, in Pillow's words."""
+    stored = opened.tile[0].args if isinstance(opened, ImageFile.ImageFile) and opened.tile else ""
+    return stored if isinstance(stored, str) else ""
+
+
+def size_from_head(path: Path) -> tuple[int, int]:
+    """Height and width of the upright image, without decoding it."""
+    kind = kind_of(path)
+    if kind == "npy":
+        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        if len(shape) not in (2, 3):
+            raise DataError(f"{path}: an array of shape {shape}; save it as H W C or H W")
+        return int(shape[0]), int(shape[1])
+    if kind == "tiff":
+        with tifffile.TiffFile(path) as file:
+            page = file.pages.first
+            height, width = int(page.imagelength), int(page.imagewidth)
+            return (width, height) if _tiff_orientation(file) >= 5 else (height, width)
+    with Image.open(path) as opened:
+        width, height = opened.size
+        # Pillow turns TIFF files by itself, and tells their turned size. Asked for a PNG's EXIF, it decodes all pixels.
+        told = opened.format != "PNG" or any(name in path.read_bytes() for name in _PNG_EXIF)
+        turned = opened.format != "TIFF" and told and opened.getexif().get(_ORIENTATION, 1) >= 5
+    return (width, height) if turned else (height, width)
+
+
+def pillow_channels(opened: Image.Image, channels: int) -> np.ndarray:
+    """Upright pixels as H W or H W C. Where three channels are asked for, alpha is dropped and CMYK becomes RGB."""
+    image = ImageOps.exif_transpose(opened)
+    if image.mode in ("P", "PA"):
+        image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    if channels == 3 and image.mode not in ("L", "RGB", "RGBX") and not image.mode.startswith(("I", "F")):
+        image = image.convert("L" if image.mode == "LA" else "RGB")
+    return np.array(image)
+
+
+def pillow_labels(opened: Image.Image, path: Path) -> np.ndarray:
+    """Upright ids H W, or colours H W 3. Refuses formats that change labels."""
+    lossy_webp = opened.format == "WEBP" and b"VP8 " in path.read_bytes()[:64]
+    if lossy_webp or opened.format in ("JPEG", "MPO"):
+        raise DataError(f"{path}: {'lossy WebP' if lossy_webp else 'JPEG'} changes label values; save masks as PNG")
+    spread = _spread(opened)
+    image = ImageOps.exif_transpose(opened)
+    if image.mode == "LA":
+        return np.array(image)[..., 0]
+    if image.mode in ("RGB", "RGBA", "RGBX"):
+        return np.ascontiguousarray(np.array(image)[..., :3])
+    if image.mode in ("1", "L", "P", "F") or image.mode.startswith("I"):
+        pixels = np.array(image)
+        return pixels // np.uint8(spread) if spread > 1 else pixels
+    raise DataError(f"{path}: a mask of mode {image.mode}; save masks as PNG of ids or of RGB colours")
+
+
+def _spread(opened: Image.Image) -> int:
+    """By how much Pillow multiplies 2 and 4 bit grey PNGs so that they fill 0..255: right for pictures, not for ids."""
+    return {"L;2": 85, "L;4": 17}.get(_raw_mode(opened), 1) if opened.format == "PNG" else 1
+
+
+def _tiff_orientation(file: tifffile.TiffFile) -> int:
+    tag = file.pages.first.tags.get("Orientation")
+    return int(tag.value) if tag is not None else 1
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo one of the eight EXIF orientations of an array H W ..."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        array = array[::-1]
+    if orientation in (2, 3, 6, 7):
+        array = array[:, ::-1]
+    return array

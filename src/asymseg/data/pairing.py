@@ -1,0 +1,86 @@
+"""Which image and which mask belong together: those of the same relative path, whatever their suffixes."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from asymseg.data.files import IMAGE_SUFFIXES
+from asymseg.errors import DataError
+
+_SHOWN = 5
+_NOT_DATA = ("thumbs.db", "desktop.ini", "__macosx")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask; the name is their path below the split, without suffix."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def pair_files(images: Path, masks: Path) -> tuple[Pair, ...]:
+    """Images and masks of the same relative path, whatever their suffixes."""
+    image_files, mask_files = _files(images), _files(masks)
+    lonely = [name for name in image_files if name not in mask_files]
+    surplus = [name for name in mask_files if name not in image_files]
+    if lonely:
+        cure = _naming_hint(list(image_files), mask_files) or "add them, or remove the images"
+        raise DataError(
+            f"{masks}: no mask for {len(lonely)} of {len(image_files)} images: {listed(lonely, _SHOWN)}; {cure}"
+        )
+    if surplus:
+        raise DataError(
+            f"{images}: no image for {len(surplus)} of {len(mask_files)} masks: {listed(surplus, _SHOWN)}; "
+            "add them, or remove the masks"
+        )
+    return tuple(Pair(name, path, mask_files[name]) for name, path in image_files.items())
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Image files below a folder by their relative path without suffix, sorted."""
+    found: dict[str, Path] = {}
+    strange: set[str] = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if is_data(name)]
+        for path in (Path(place, name) for name in names if is_data(name)):
+            if path.suffix.lower() not in IMAGE_SUFFIXES:
+                strange.add(path.suffix.lower() or path.name)
+                continue
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            if name in found:
+                one, other = sorted((found[name], path))
+                raise DataError(f"{one}: has the same name as {other}; keep one of them, or rename it")
+            found[name] = path
+    if not found:
+        seen = f"; found only {listed(sorted(strange), _SHOWN)}" if strange else ""
+        raise DataError(f"{folder}: no images in this folder{seen}; use {', '.join(s[1:] for s in IMAGE_SUFFIXES)}")
+    return dict(sorted(found.items()))
+
+
+def is_data(name: str) -> bool:
+    """Whether a file or folder name is the user's, and not one that an operating system leaves behind."""
+    return not name.startswith(".") and name.lower() not in _NOT_DATA and name != "classes.json"
+
+
+def _naming_hint(images: list[str], masks: dict[str, Path]) -> str:
+    """How all images would find a mask if the names ended alike, or nothing."""
+    first = images[0]
+    tried = set()
+    for mask in masks:
+        same = [one == other for one, other in zip(first, mask, strict=False)]
+        start = same.index(False) if False in same else len(same)
+        ends = first[start:], mask[start:]
+        if ends in tried:
+            continue
+        tried.add(ends)
+        own, other = ends
+        if all(name.endswith(own) and name[: len(name) - len(own)] + other in masks for name in images):
+            return f"every image NAME{own} has a mask NAME{other}: rename them so that both are called NAME"
+    return ""
+
+
+def listed(texts: list[str], shown: int) -> str:
+    """The first `shown` texts, and how many others there are."""
+    return ", ".join(texts[:shown]) + (f" and {len(texts) - shown} others" if len(texts) > shown else "")

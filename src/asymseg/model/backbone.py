@@ -1,0 +1,154 @@
+"""Backbones: anything that turns an image into two feature maps, `low` and `high`.
+
+A backbone is a module whose forward gives `(low, high)` and whose `channels` names their two widths. It may also have
+`size_multiple`, where it takes only images whose height and width are multiples of that (default 1), and `stride`, the
+image pixels per pixel of `high` (default 1). Every timm model that gives feature maps becomes one here.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from asymseg.errors import CheckpointError, ConfigError
+from asymseg.model.dilated import DilatedDepthwiseConv2d
+
+
+class TimmBackbone(nn.Module):
+    """The two last feature maps of a timm feature network, whatever its family.
+
+    Channels, strides, memory order and the sizes it can take are read off the network by running it once.
+    """
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+        info: Any = features.feature_info
+        self.channels: tuple[int, int] = tuple(info.channels()[-2:])  # type: ignore[assignment]
+        self.strides: tuple[int, int] = tuple(info.reduction()[-2:])  # type: ignore[assignment]
+        self.stride = self.strides[1]
+        self.channels_last_output = str(getattr(features, "output_fmt", "")).endswith("NHWC")
+        self.size_multiple = 1
+        if not self._takes_any_size():
+            self.size_multiple = max(self.strides)
+
+    def forward(
+        self, images: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b l hl wl"], Float[Tensor, "b g hg wg"]]:
+        low, high = self.features(images)[-2:]
+        if self.channels_last_output:
+            low, high = low.permute(0, 3, 1, 2), high.permute(0, 3, 1, 2)
+        return low, high
+
+    def _takes_any_size(self) -> bool:
+        """Whether odd and tiny images give maps of ceil(size / stride), as padded convolutions do."""
+        was_training = self.training
+        self.eval()
+        channels = next(parameter for parameter in self.parameters() if parameter.dim() == 4).shape[1]
+        try:
+            for height, width in ((65, 97), (3, 5)):
+                with torch.no_grad():
+                    maps = self(torch.zeros(1, channels, height, width))
+                for map_, stride in zip(maps, self.strides, strict=True):
+                    if map_.shape[2:] != (-(-height // stride), -(-width // stride)):
+                        return False
+        except (RuntimeError, AssertionError, ValueError):
+            return False
+        finally:
+            self.train(was_training)
+        return True
+
+
+def make_backbone(
+    name: str, pretrained: bool | Path, stages: tuple[int, int], output_stride: int, in_channels: int
+) -> TimmBackbone:
+    """Two feature maps of the timm model `name`, the second at the given output stride.
+
+    Raises ConfigError for an unknown name or a stride the family does not have, CheckpointError for weights that
+    cannot be had or do not fit.
+    """
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name[:6]}*")[:4]
+        hint = f"; close: {', '.join(close)}" if close else ""
+        raise ConfigError(f"model.backbone = {name!r} is no timm model{hint}")
+    weights: dict[str, Any] = {}
+    if isinstance(pretrained, Path):
+        names = _tensor_names(pretrained)
+        weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}}
+    elif pretrained:
+        weights = {"pretrained": True}
+    features = _create(name, stages, output_stride, in_channels, weights)
+    if isinstance(pretrained, Path):
+        _check_all_loaded(features, names, pretrained, name)
+    DilatedDepthwiseConv2d.replace_in(features)
+    backbone = TimmBackbone(features)
+    if backbone.stride != output_stride:
+        raise ConfigError(
+            f"model.backbone = {name!r} cannot have output stride {output_stride}; "
+            f"its own is {backbone.stride}: set model.output_stride to {backbone.stride}"
+        )
+    return backbone
+
+
+def backbone_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of RGB images (0..1) that timm's weights of this model were trained with."""
+    settings = timm.get_pretrained_cfg(name)
+    mean, std = (
+        (settings.mean, settings.std) if settings else (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
+    )
+    return tuple(mean), tuple(std)
+
+
+def _create(
+    name: str, stages: tuple[int, int], output_stride: int, in_channels: int, weights: dict[str, Any]
+) -> nn.Module:
+    """The timm feature network. Families differ in what they accept, and say so only by refusing an argument."""
+    refused: Exception | None = None
+    for family in ({"output_stride": output_stride}, {"dynamic_img_size": True}, {"strict_img_size": False}, {}):
+        try:
+            return timm.create_model(
+                name, features_only=True, out_indices=stages, in_chans=in_channels, **family, **weights
+            )
+        except (TypeError, AssertionError) as error:
+            refused = error
+        except (OSError, RuntimeError, ValueError) as error:
+            if not weights:
+                raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(error)}") from None
+            raise CheckpointError(
+                f"weights of {name} could not be loaded ({_one_line(error)}); "
+                "set model.pretrained to false, or to a safetensors file of this model"
+            ) from None
+    raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(refused)}")
+
+
+def _tensor_names(path: Path) -> set[str]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; model.pretrained takes true, false or a safetensors file")
+    try:
+        with safe_open(path, framework="pt") as content:
+            return set(content.keys())
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
+
+
+def _check_all_loaded(features: nn.Module, names: set[str], path: Path, model: str) -> None:
+    """Refuse a file that lacks weights of the network: timm fills what fits and leaves the rest at noise."""
+
+    def plain(name: str) -> str:
+        return name.removeprefix("model.").replace(".", "_")  # timm's feature wrappers rename modules this way
+
+    known = {plain(name) for name in names}
+    missing = [key for key in features.state_dict() if plain(key) not in known and "num_batches_tracked" not in key]
+    if missing:
+        raise CheckpointError(
+            f"{path}: lacks {len(missing)} tensors of {model}, first {', '.join(missing[:3])}; "
+            "the file must hold this model's weights under timm's names"
+        )
+
+
+def _one_line(error: Exception | None) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

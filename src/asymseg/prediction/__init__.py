@@ -1,0 +1,1 @@
+"""From an image to its mask: the predictor, pictures of what it says, folders of images."""

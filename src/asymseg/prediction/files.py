@@ -1,0 +1,113 @@
+"""Predict many images: what to read, where to write, and going on past a file that cannot be read."""
+
+import glob
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from asymseg.atomic import atomic_file
+from asymseg.data.files import IMAGE_SUFFIXES, write_mask
+from asymseg.data.loader import prefetched
+from asymseg.errors import DataError
+from asymseg.prediction.overlay import draw_overlay
+from asymseg.prediction.predict import Predictor, to_tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Masks that were written, and one line for each image that could not be read."""
+
+    written: tuple[Path, ...]
+    failures: tuple[str, ...]
+
+
+def predict_files(
+    predictor: Predictor,
+    inputs: Path,
+    out: Path,
+    *,
+    overlay: bool = True,
+    probabilities: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Outcome:
+    """Predict an image, a folder (with its subfolders) or a glob; write `out/NAME.png` and more for each.
+
+    An image that cannot be read is reported and the rest goes on. Raises DataError where nothing is to be read, where
+    two inputs would write the same file, or where an input would be overwritten.
+    """
+    root, paths = find_images(inputs)
+    targets = _targets(root, paths, out)
+    written, failures = [], []
+
+    def decode(path: Path) -> Tensor | DataError:
+        try:
+            return to_tensor(path, len(predictor.info.mean))
+        except DataError as error:
+            return error
+
+    for done, (path, target, image) in enumerate(
+        zip(paths, targets, prefetched(paths, decode, 2), strict=True), start=1
+    ):
+        if isinstance(image, DataError):
+            failures.append(str(image))
+        else:
+            _predict_one(predictor, image, target, overlay, probabilities)
+            written.append(target)
+        if progress is not None:
+            progress(done, len(paths))
+    return Outcome(tuple(written), tuple(failures))
+
+
+def find_images(inputs: Path) -> tuple[Path, list[Path]]:
+    """The images that `inputs` means, in order, and the folder their names are relative to. Raises DataError."""
+    if inputs.is_file():
+        return inputs.parent, [inputs]
+    if inputs.is_dir():
+        root = inputs
+        paths = [path for path in inputs.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    else:
+        root = Path(*[part for part in _before_wildcard(inputs.parts)])
+        paths = [Path(name) for name in glob.glob(str(inputs), recursive=True)]
+        paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+    if not paths:
+        raise DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern in quotes")
+    return root, sorted(paths)
+
+
+def _before_wildcard(parts: Sequence[str]) -> Sequence[str]:
+    first = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return parts[:first]
+
+
+def _targets(root: Path, paths: Sequence[Path], out: Path) -> list[Path]:
+    """Where each mask goes: the image's place below `root`, with the suffix png."""
+    targets = [(out / path.relative_to(root)).with_suffix(".png") for path in paths]
+    sources: dict[Path, Path] = {}
+    inputs = {path.resolve() for path in paths}
+    for path, target in zip(paths, targets, strict=True):
+        if target.resolve() in inputs:
+            raise DataError(f"{path}: its mask would overwrite the image {target}; choose another folder for -o")
+        if target in sources:
+            raise DataError(
+                f"{sources[target]} and {path} would both write {target}; predict them into different folders"
+            )
+        sources[target] = path
+    return targets
+
+
+def _predict_one(predictor: Predictor, image: Tensor, target: Path, overlay: bool, probabilities: bool) -> None:
+    classes = predictor.info.classes
+    if probabilities:
+        shares = predictor.probabilities(image)
+        mask = shares.argmax(dim=0).byte().cpu()
+        with atomic_file(target.with_name(f"{target.stem}_probabilities.npz")) as temporary:
+            np.savez_compressed(temporary, probabilities=shares.half().cpu().numpy(), classes=np.array(classes.names))
+    else:
+        mask = predictor.class_map(image).cpu()
+    if overlay:
+        with atomic_file(target.with_name(f"{target.stem}_overlay.jpg")) as temporary:
+            draw_overlay(image, mask.numpy(), classes).save(temporary, quality=90)
+    write_mask(target, mask, classes)

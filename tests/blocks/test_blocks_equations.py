@@ -1,0 +1,126 @@
+"""Every block agrees with the paper's equations, forward and backward, at every size and in both modes."""
+
+from functools import partial
+
+import pytest
+import reference
+import torch
+from torch import nn
+
+from asymseg.blocks import AFNB, APNB, NonLocalBlock
+
+# Batch, high-resolution size of the single map or of the deep map, size of the shallow map.
+SIZES = [
+    (3, (1, 1), (1, 1)),
+    (2, (1, 7), (2, 14)),
+    (2, (2, 3), (2, 3)),
+    (1, (5, 4), (9, 7)),
+    (2, (8, 8), (8, 8)),
+    (1, (9, 13), (9, 13)),
+    (1, (17, 31), (33, 61)),
+    (1, (33, 20), (17, 10)),
+]
+MERGES = ["concat", "add", "none"]
+PLAIN = {APNB: reference.apnb, AFNB: reference.afnb, NonLocalBlock: reference.non_local}
+
+
+def make(kind, merge, dtype):
+    """A block of odd channel counts in which nothing is zero, one or equal by accident."""
+    out = 6 if merge == "add" else 7
+    channels = (5, 6) if kind is AFNB else (6,)
+    block = kind(*channels, out_channels=out, key_channels=4, value_channels=3, merge=merge)
+    with torch.no_grad():
+        for parameter in block.parameters():
+            parameter.normal_(std=0.5)
+        for module in block.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.running_mean.normal_(std=0.3)
+                module.running_var.uniform_(0.5, 2)
+    return block.to(dtype)
+
+
+def maps(kind, batch, high, low, dtype):
+    shapes = [(batch, 5, *low), (batch, 6, *high)] if kind is AFNB else [(batch, 6, *high)]
+    return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
+
+
+def results(function, block, inputs, pull, **settings):
+    """Output, weights and the gradients of inputs and parameters for the loss <pull, output>."""
+    out, weights = function(*inputs, **settings)
+    leaves = {f"input {number}": tensor for number, tensor in enumerate(inputs)} | dict(block.named_parameters())
+    gradients = torch.autograd.grad((out * pull).sum(), list(leaves.values()))
+    return {"out": out, "weights": weights}, dict(zip(leaves, gradients, strict=True))
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["f64", "f32"])
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_agrees_with_the_equations(kind, merge, dtype, tolerance, training):
+    torch.manual_seed(1)
+    for batch, high, low in SIZES:
+        block = make(kind, merge, dtype).train(training)
+        inputs = maps(kind, batch, high, low, dtype)
+        pull = torch.randn(batch, 6 if merge == "add" else 7, *high, dtype=dtype)
+        ours, our_gradients = results(block, block, inputs, pull, return_attention=True)
+        plain, plain_gradients = results(partial(PLAIN[kind], block), block, inputs, pull)
+        for name in ours:
+            scale = plain[name].abs().max()
+            assert (ours[name] - plain[name]).abs().max() <= tolerance * scale, (name, high)
+        # BatchNorm cancels some gradients to nothing but rounding, so the scale is that of all of them.
+        scale = max(gradient.abs().max() for gradient in plain_gradients.values())
+        for name in our_gradients:
+            assert our_gradients[name].shape == plain_gradients[name].shape
+            assert (our_gradients[name] - plain_gradients[name]).abs().max() <= tolerance * scale, (name, high)
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_running_averages_move_once_per_step(kind):
+    """As in the equations, where each projection runs once: mean <- 0.9 mean + 0.1 of the batch's."""
+    torch.manual_seed(2)
+    block = make(kind, "concat", torch.float64).train()
+    inputs = maps(kind, 2, (5, 4), (3, 3), torch.float64)
+    before = block.query[1].running_mean.clone()
+    batch_mean = nn.functional.conv2d(inputs[-1], block.query[0].weight).mean(dim=(0, 2, 3))
+    block(*inputs)
+    torch.testing.assert_close(block.query[1].running_mean, 0.9 * before + 0.1 * batch_mean)
+    assert all(module.num_batches_tracked == 1 for module in block.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_inputs_are_left_alone(kind):
+    torch.manual_seed(3)
+    for merge in MERGES:
+        inputs = [tensor.detach() for tensor in maps(kind, 2, (5, 4), (3, 3), torch.float32)]
+        copies = [tensor.clone() for tensor in inputs]
+        block = make(kind, merge, torch.float32)
+        with torch.no_grad():
+            block(*inputs)
+            block.eval()(*inputs)
+        assert all(torch.equal(tensor, copy) for tensor, copy in zip(inputs, copies, strict=True))
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_memory_layout_does_not_matter(kind, merge):
+    torch.manual_seed(4)
+    block = make(kind, merge, torch.float64).eval()
+    inputs = maps(kind, 2, (5, 4), (3, 3), torch.float64)
+    expected = block(*inputs)
+    last = block.to(memory_format=torch.channels_last)(*(x.to(memory_format=torch.channels_last) for x in inputs))
+    torch.testing.assert_close(last, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_autocast_trains(kind, merge):
+    torch.manual_seed(5)
+    block = make(kind, merge, torch.float32).train()
+    inputs = maps(kind, 2, (8, 8), (9, 7), torch.float32)
+    expected, _ = PLAIN[kind](block, *inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block(*inputs)
+    assert (out.float() - expected).abs().max() < 0.05 * expected.abs().max()
+    out.float().square().sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in block.parameters())

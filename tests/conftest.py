@@ -1,0 +1,26 @@
+"""For all tests: shapes and types of every call are checked, torch keeps to two threads, nothing asks the network."""
+
+import os
+from collections.abc import Iterator
+
+import jaxtyping
+import pytest
+import torch
+
+# Before asymseg is imported: what is already loaded goes unchecked. config.py is left out, for pydantic checks it.
+STAGES = ("blocks", "model", "data", "prediction", "evaluation", "training", "exporting", "serving")
+jaxtyping.install_import_hook([f"asymseg.{stage}" for stage in STAGES], "shape_checker.check")
+
+# Before huggingface_hub is imported, which reads it once: a test that wants a download fails at once.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def no_shape_checks() -> Iterator[None]:
+    """Turn the checks off where torch.export or torch.compile must see through the calls."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)

@@ -1,0 +1,218 @@
+"""Augmentation: image and mask stay together, sizes are exact, padding counts nowhere, and a seed decides all."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+from torchvision.transforms.v2.functional import resize_image as torchvision_resize
+
+from asymseg.classes import IGNORE
+from asymseg.config import DataConfig
+from asymseg.data.transforms import (
+    Window,
+    augment,
+    distort_colours,
+    normalise,
+    pad,
+    random_size,
+    random_window,
+    resize_image,
+    resize_mask,
+)
+from asymseg.errors import ConfigError
+
+ZERO, ONE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def blocks(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image that says its mask: class number n is the grey value 50 n, in blocks of 16 pixels."""
+    rows, columns = torch.meshgrid(torch.arange(height) // 16, torch.arange(width) // 16, indexing="ij")
+    mask = ((rows * 3 + columns * 5) % 4).to(torch.uint8)
+    return (mask * 50).expand(3, -1, -1).clone(), mask
+
+
+@pytest.mark.parametrize("size", [(64, 64), (40, 96), (200, 300)])
+@pytest.mark.parametrize("seed", range(4))
+def test_image_and_mask_stay_together(size, seed):
+    image, mask = blocks(120, 170)
+    settings = DataConfig(crop_size=size, photometric=False)
+    seen, labels = augment(image, mask, settings, ZERO, ONE, generator(seed))
+    assert seen.shape == (3, *size)
+    assert labels.shape == size
+    assert labels.dtype == torch.uint8
+    inside = labels != IGNORE
+    assert inside.any()
+    told = (seen[0] * 255 / 50).round()
+    agree = (told == labels)[inside].float().mean()
+    assert agree > 0.85  # all but the seams between blocks
+    # Away from the seams every pixel agrees: where 5 x 5 labels are one, the image says that label.
+    near = labels[None, None].float()
+    flat = F.max_pool2d(near, 5, 1, 2)[0, 0] == -F.max_pool2d(-near, 5, 1, 2)[0, 0]
+    assert (flat & inside).any()
+    assert torch.equal(told[flat & inside], labels[flat & inside].float())
+
+
+def test_a_seed_decides_all():
+    image, mask = blocks(100, 100)
+    settings = DataConfig(crop_size=(48, 48))
+    one = augment(image, mask, settings, ZERO, ONE, generator(7))
+    torch.manual_seed(0)
+    two = augment(image, mask, settings, ZERO, ONE, generator(7))
+    other = augment(image, mask, settings, ZERO, ONE, generator(8))
+    assert torch.equal(one[0], two[0])
+    assert torch.equal(one[1], two[1])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_the_inputs_are_left_alone():
+    image, mask = blocks(64, 64)
+    before = image.clone(), mask.clone()
+    for seed in range(4):
+        augment(image, mask, DataConfig(crop_size=(64, 64)), ZERO, ONE, generator(seed))
+    assert torch.equal(image, before[0])
+    assert torch.equal(mask, before[1])
+
+
+def test_padding_counts_nowhere():
+    image, mask = blocks(20, 30)
+    settings = DataConfig(crop_size=(50, 60), scale=(1, 1), aspect=(1, 1), photometric=False, flip=0)
+    seen, labels = augment(image, mask, settings, (0.5,) * 3, (0.25,) * 3, generator(0))
+    assert torch.equal(labels[:20, :30], mask)
+    assert torch.allclose(seen[:, :20, :30], (image / 255 - 0.5) / 0.25)
+    assert (labels[20:] == IGNORE).all()
+    assert (labels[:, 30:] == IGNORE).all()
+    assert seen[:, 20:].abs().max() == 0  # the mean colour, after normalisation
+    assert seen[:, :, 30:].abs().max() == 0
+
+
+def test_pad_by_hand():
+    image, mask = pad(torch.ones(1, 1, 2), torch.ones(1, 2, dtype=torch.uint8), (2, 3))
+    assert image.tolist() == [[[1, 1, 0], [0, 0, 0]]]
+    assert mask.tolist() == [[1, 1, 255], [255, 255, 255]]
+
+
+def test_flip_turns_both():
+    image, mask = blocks(64, 64)
+    fixed = {"crop_size": (64, 64), "scale": (1, 1), "aspect": (1, 1), "photometric": False}
+    seen, labels = augment(image, mask, DataConfig(**fixed, flip=1), ZERO, ONE, generator(0))
+    assert torch.equal(labels, mask.flip(1))
+    assert torch.allclose(seen, image.flip(2) / 255)
+    assert not torch.equal(mask, mask.flip(1))
+
+
+def test_sizes_follow_scale_and_aspect():
+    assert random_size((100, 200), (0.5, 0.5), (1.0, 1.0), generator(0)) == (50, 100)
+    assert random_size((100, 200), (1.0, 1.0), (4.0, 4.0), generator(0)) == (50, 400)
+    assert random_size((1, 1), (0.01, 0.01), (1.0, 1.0), generator(0)) == (1, 1)
+    sizes = np.array([random_size((1000, 1000), (0.5, 2.0), (0.9, 1.1), generator(n)) for n in range(200)])
+    areas, ratios = np.sqrt(sizes.prod(axis=1)) / 1000, sizes[:, 1] / sizes[:, 0]
+    assert 0.49 < areas.min() < 0.6
+    assert 1.9 < areas.max() < 2.01
+    assert 0.89 < ratios.min() < 0.92
+    assert 1.08 < ratios.max() < 1.11
+
+
+def test_the_window_avoids_one_class_alone():
+    mask = torch.zeros(100, 100, dtype=torch.uint8)
+    mask[:, 40:60] = 1
+    for seed in range(20):
+        window = random_window(mask, (100, 100), (30, 30), 0.75, generator(seed))
+        share = (resize_mask(mask, (100, 100), window) == 0).float().mean()
+        assert share < 0.75, window
+    shares = [
+        (resize_mask(mask, (100, 100), random_window(mask, (100, 100), (30, 30), 1.0, generator(seed))) == 0)
+        .float()
+        .mean()
+        for seed in range(20)
+    ]
+    assert max(shares) == 1  # turned off
+
+
+def test_ignored_pixels_have_no_share():
+    mask = torch.full((40, 100), IGNORE, dtype=torch.uint8)
+    mask[0, ::2], mask[1, ::2] = 0, 1  # half and half of what is labelled, in the first rows alone
+    window = random_window(mask, (40, 100), (40, 20), 0.75, generator(0))
+    first = random_window(mask, (40, 100), (40, 20), 1.0, generator(0))
+    assert window == first  # the first draw was good, though 97 % of it is ignored
+
+
+def test_a_hopeless_mask_ends_after_ten_draws():
+    mask = torch.zeros(50, 50, dtype=torch.uint8)
+    assert random_window(mask, (50, 50), (20, 20), 0.5, generator(0)).height == 20
+    empty = torch.full((50, 50), IGNORE, dtype=torch.uint8)
+    assert random_window(empty, (50, 50), (60, 20), 0.5, generator(0)).height == 50
+
+
+@pytest.mark.parametrize("size", [(60, 85), (77, 203), (240, 300), (120, 170)])
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_a_window_is_the_same_part_of_the_whole(size, channels):
+    image = torch.from_numpy(generator(0).integers(0, 256, (channels, 120, 170), dtype=np.uint8))
+    window = Window(5, 7, 20, 25)
+    whole = torchvision_resize(image.float(), list(size), antialias=True)[:, 5:25, 7:32]
+    part = resize_image(image, size, window)
+    assert part.dtype == torch.uint8
+    assert (part - whole).abs().max() <= 1
+    assert torch.allclose(resize_image(image.float() / 255, size, window), whole / 255, atol=1e-4)
+    mask = image[0]
+    nearest = F.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0, 5:25, 7:32]
+    assert torch.equal(resize_mask(mask, size, window), nearest)
+
+
+def test_the_last_window_ends_at_the_edge():
+    image = torch.from_numpy(generator(0).integers(0, 256, (3, 37, 53), dtype=np.uint8))
+    for size in ((41, 97), (113, 211), (19, 31)):
+        assert resize_image(image, size, Window(size[0] - 7, size[1] - 9, 7, 9)).shape == (3, 7, 9)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_colours_change_and_stay_in_range(channels):
+    image = torch.from_numpy(generator(1).integers(0, 256, (channels, 12, 14), dtype=np.uint8))
+    results = [distort_colours(image, generator(seed)) for seed in range(16)]
+    assert all(result.dtype == torch.float32 and result.shape == image.shape for result in results)
+    assert all(result.min() >= 0 and result.max() <= 1 for result in results)
+    changed = [not torch.allclose(result, image / 255, atol=1e-4) for result in results]
+    assert 8 <= sum(changed) <= 16
+
+
+def test_brightness_and_contrast_by_hand():
+    image = torch.full((1, 2, 2), 0.5)
+    seen = set()
+    for seed in range(40):
+        rng = generator(seed)
+        brighter, stronger = (rng.random(4) < 0.5)[:2]
+        brightness, contrast = rng.uniform(-32 / 255, 32 / 255), rng.uniform(0.5, 1.5)
+        expected = (0.5 + (brightness if brighter else 0)) * (contrast if stronger else 1)
+        assert distort_colours(image, generator(seed))[0, 0, 0] == pytest.approx(expected, abs=1e-6)
+        seen.add((bool(brighter), bool(stronger)))
+    assert len(seen) == 4
+
+
+def test_floats_beyond_the_scale_are_not_cut_more_than_they_were():
+    image = torch.tensor([[[-1.0, 3.0, 0.5]]])
+    for seed in range(10):
+        result = distort_colours(image, generator(seed))
+        assert result.min() >= -1
+        assert result.max() <= 3
+    untouched = next(seed for seed in range(50) if not (generator(seed).random(4) < 0.5)[:2].any())
+    assert torch.equal(distort_colours(image, generator(untouched)), image)
+
+
+def test_normalise_by_hand():
+    image = torch.tensor([[[0, 255]], [[51, 102]]], dtype=torch.uint8)
+    result = normalise(image, (0.5, 0.2), (0.5, 0.1))
+    assert torch.allclose(result, torch.tensor([[[-1.0, 1.0]], [[0.0, 2.0]]]), atol=1e-6)
+    assert torch.allclose(normalise(image / 255, (0.5, 0.2), (0.5, 0.1)), result)
+    with pytest.raises(ConfigError, match=r"data\.mean and data\.std have 3 and 3 numbers, the images 2 channels"):
+        normalise(image, ZERO, ONE)
+
+
+def test_five_channels_of_floats():
+    image, mask = torch.rand(5, 40, 40), blocks(40, 40)[1]
+    seen, labels = augment(image, mask, DataConfig(crop_size=(32, 48)), (0.5,) * 5, (0.2,) * 5, generator(3))
+    assert seen.shape == (5, 32, 48)
+    assert labels.shape == (32, 48)
+    assert torch.isfinite(seen).all()
