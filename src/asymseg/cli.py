@@ -60,7 +60,7 @@ def train(
     resume: Annotated[bool, Parameter(negative=())] = False,
     images: Path | None = None,
     masks: Path | None = None,
-    print_config: Annotated[bool, Parameter(negative=())] = False,
+    print_config: Annotated[bool, Parameter(name="--print-config", negative=())] = False,
     settings: Annotated[Config | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a network on a data folder, or on a folder of images and a folder of masks.
@@ -164,7 +164,7 @@ def predict(
     inputs
         An image, a folder, or a pattern in quotes such as "photos/*.jpg".
     out
-        Folder for the results.
+        Folder for the results, or for one image a file NAME.png.
     overlay
         Also write NAME_overlay.jpg: the image with the classes' colours over it.
     probabilities

@@ -98,7 +98,8 @@ def _read_deep_png(path: Path) -> np.ndarray:
         high, low = first[..., ::2], first[..., 1::2]
     else:
         high, low = first, _read_png_as(path, {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"})
-    return np.bitwise_or(high << 8, low, dtype=np.uint16)
+    deep: np.ndarray = high << 8 | low
+    return deep
 
 
 def _read_png_as(path: Path, raw_modes: dict[str, str]) -> np.ndarray:

@@ -30,7 +30,8 @@ class ANNNet(nn.Module):
         pretrained: True for timm's weights, a safetensors file, or False. Without effect on a module passed in.
         fusion: What joins the two maps of the backbone.
         context: What brings in the whole image.
-        stages: Which two feature maps of a timm backbone are low and high, as its own indices; the paper's are the last.
+        stages: Which two feature maps of a timm backbone are low and high, by its own indices; the paper's are the
+            last two. Without effect on a module passed in.
         output_stride: Image pixels per feature pixel: 8, 16 or 32. Without effect on a module passed in.
         in_channels: Channels of the images. Without effect on a module passed in.
         pool_sizes: Grid sizes of the pyramid; their squares add up to the number of tokens.
@@ -96,7 +97,7 @@ class ANNNet(nn.Module):
 
         if isinstance(backbone, str):
             weights = Path(pretrained) if isinstance(pretrained, str) else pretrained
-            backbone = make_backbone(backbone, weights, tuple(stages), output_stride, in_channels)
+            backbone = make_backbone(backbone, weights, stages, output_stride, in_channels)
         self.backbone = backbone
         low_channels, high_channels = _channels(backbone)
 
@@ -143,7 +144,7 @@ class ANNNet(nn.Module):
         if self.training and images.shape[0] == 1 and max(images.shape[2:]) <= getattr(self.backbone, "stride", 1):
             # Such a map is one pixel, and BatchNorm refuses a single value per channel. The same image twice has the
             # same mean and variance.
-            both = self(images.repeat(2, 1, 1, 1), with_aux)  # type: ignore[call-overload]
+            both = self(images.repeat(2, 1, 1, 1), with_aux)
             return (both[0][:1], both[1][:1]) if with_aux else both[:1]
 
         height, width = images.shape[2:]

@@ -28,8 +28,8 @@ class TimmBackbone(nn.Module):
         super().__init__()
         self.features = features
         info: Any = features.feature_info
-        self.channels: tuple[int, int] = tuple(info.channels()[-2:])  # type: ignore[assignment]
-        self.strides: tuple[int, int] = tuple(info.reduction()[-2:])  # type: ignore[assignment]
+        self.channels: tuple[int, int] = tuple(info.channels()[-2:])
+        self.strides: tuple[int, int] = tuple(info.reduction()[-2:])
         self.stride = self.strides[1]
         self.channels_last_output = str(getattr(features, "output_fmt", "")).endswith("NHWC")
         self.size_multiple = 1

@@ -132,7 +132,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     ]
     if faults:
         raise CheckpointError(
-            f"{path}: does not fit the network of {CONFIG} ({len(faults)} faults, first: {'; '.join(sorted(faults)[:3])})"
+            f"{path}: does not fit the network of {CONFIG} "
+            f"({len(faults)} faults, first: {'; '.join(sorted(faults)[:3])}); copy or train the model again"
         )
     network.load_state_dict(weights)
 

@@ -35,6 +35,8 @@ def predict_files(
 ) -> Outcome:
     """Predict an image, a folder (with its subfolders) or a glob; write `out/NAME.png` and more for each.
 
+    One image may also be given a file `out` that ends in .png.
+
     An image that cannot be read is reported and the rest goes on. Raises DataError where nothing is to be read, where
     two inputs would write the same file, or where an input would be overwritten.
     """
@@ -48,9 +50,8 @@ def predict_files(
         except DataError as error:
             return error
 
-    for done, (path, target, image) in enumerate(
-        zip(paths, targets, prefetched(paths, decode, 2), strict=True), start=1
-    ):
+    images = prefetched(paths, decode, 2)
+    for done, (target, image) in enumerate(zip(targets, images, strict=True), start=1):
         if isinstance(image, DataError):
             failures.append(str(image))
         else:
@@ -83,8 +84,11 @@ def _before_wildcard(parts: Sequence[str]) -> Sequence[str]:
 
 
 def _targets(root: Path, paths: Sequence[Path], out: Path) -> list[Path]:
-    """Where each mask goes: the image's place below `root`, with the suffix png."""
-    targets = [(out / path.relative_to(root)).with_suffix(".png") for path in paths]
+    """Where each mask goes: the image's place below `root`, with the suffix png; or `out` itself, for one image."""
+    if len(paths) == 1 and out.suffix.lower() == ".png" and not out.is_dir():
+        targets = [out]
+    else:
+        targets = [(out / path.relative_to(root)).with_suffix(".png") for path in paths]
     sources: dict[Path, Path] = {}
     inputs = {path.resolve() for path in paths}
     for path, target in zip(paths, targets, strict=True):

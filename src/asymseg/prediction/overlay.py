@@ -9,7 +9,7 @@ from asymseg.classes import IGNORE, Classes
 
 
 def draw_overlay(image: Tensor, mask: np.ndarray, classes: Classes, opacity: float = 0.5) -> Image.Image:
-    """An image (C H W, bytes or floats 0..1) under the colours of its mask (H W class ids); ignored pixels stay clear."""
+    """An image C H W, bytes or floats 0..1, under its mask's colours; ignored pixels stay clear."""
     pixels = as_picture(image).astype(np.float32)  # h w 3
     colours = colour_mask(mask, classes).astype(np.float32)
     share = np.where(mask == IGNORE, 0.0, opacity).astype(np.float32)[..., None]
@@ -20,7 +20,8 @@ def colour_mask(mask: np.ndarray, classes: Classes) -> np.ndarray:
     """The mask in its classes' colours, H W 3 bytes; ignored pixels are black."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(classes)] = classes.palette
-    return table[mask]
+    colours: np.ndarray = table[mask]
+    return colours
 
 
 def as_picture(image: Tensor) -> np.ndarray:

@@ -52,7 +52,7 @@ class Predictor:
 
     def __init__(self, network: ANNNet, info: ModelInfo, device: Device = "auto") -> None:
         self.device = choose_device(device)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         self.info = info
 
     def __call__(self, source: ImageSource) -> Result:
@@ -91,7 +91,7 @@ class Predictor:
             x = F.interpolate(x, seen, mode="bilinear", antialias=True)
         if flip:
             x = x.flip(3)
-        logits = self.network(x.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         if flip:
             logits = logits.flip(3)
         if seen != list(size):

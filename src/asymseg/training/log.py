@@ -66,7 +66,7 @@ class RunLog:
             self.bar.update(self.task, completed=done, facts=facts)
 
     def train(self, done: int, loss: float, rate: float, images_per_second: float, wait_share: float) -> None:
-        """Write a training line: mean loss since the last one, learning rate, speed, share of time spent waiting for data."""
+        """Write a training line: mean loss since the last one, learning rate, speed, share of time waiting for data."""
         if not self.active:
             return
         entry = {

@@ -16,7 +16,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 def cross_entropy(
     logits: Float[Tensor, "b n h w"], labels: Int64[Tensor, "b h w"], weights: Float[Tensor, " n"] | None = None
 ) -> Float[Tensor, ""]:
-    """Cross-entropy averaged over labelled pixels; with class weights it is the weighted average. 0 where none is labelled."""
+    """Cross-entropy averaged over labelled pixels, by class weights where given; 0 where no pixel is labelled."""
     losses = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="none")  # b h w
     return losses.sum() / _pixel_weights(labels, weights).sum().clamp(min=torch.finfo(torch.float32).tiny)
 
@@ -54,7 +54,7 @@ def ohem_cross_entropy(
         if kept_at_least >= count:
             kept = valid
         else:
-            # The pixel of this rank is itself kept only where its probability is below the threshold: the authors' rule.
+            # Strictly below, as the authors have it: the pixel of this rank itself is kept only below the threshold.
             rank = probability.kthvalue(kept_at_least + 1).values
             kept = probability < rank.clamp(min=threshold)
     return (losses * kept).sum() / kept.sum().clamp(min=1)

@@ -38,7 +38,7 @@ def learning_rate(step: int, settings: TrainConfig) -> float:
     It depends on the step alone, so a resumed run needs no state for it.
     """
     warmup = min(1.0, (step + 1) / (settings.warmup_steps + 1))
-    left = (1 - step / settings.steps) ** settings.power
+    left: float = (1 - step / settings.steps) ** settings.power
     return settings.learning_rate * warmup * (settings.final_factor + (1 - settings.final_factor) * left)
 
 

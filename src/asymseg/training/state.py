@@ -86,8 +86,8 @@ def load_last(
     ) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path}: cannot be resumed with these settings ({reason}); keep the model and optimizer settings of the run, "
-            "or start anew with another --out"
+            f"{path}: cannot be resumed with these settings ({reason}); "
+            "keep the model and optimizer settings of the run, or start anew with another --out"
         ) from None
 
 

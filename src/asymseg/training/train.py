@@ -179,9 +179,9 @@ def make_network(config: Config, num_classes: int) -> ANNNet:
     if config.train.freeze_batchnorm:
         freeze_batchnorm(network.backbone)
     if config.train.channels_last:
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     if config.train.sync_batchnorm and torch.cuda.is_available() and torch.distributed.is_initialized():
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     return network
 
 
@@ -235,7 +235,7 @@ def _open_data(data: str | Path | None, config: Config) -> DataSet:
 
 
 def _check_data(dataset: DataSet, config: Config, console: Console | None) -> np.ndarray | None:
-    """Labelled pixels per image and class of the training part, after a look at every mask; None where not asked for."""
+    """Labelled pixels per training image and class, after a look at every mask; None where not asked for."""
     for split in ("train", "val"):
         if not dataset.splits.get(split):
             raise ConfigError(f"training needs a {split!r} part; the data has {', '.join(dataset.splits)}")
@@ -259,7 +259,8 @@ def _class_weights(settings: TrainConfig, counts: np.ndarray | None, dataset: Da
         return torch.tensor(median_frequency_weights(counts))
     if len(settings.class_weights) != len(dataset.classes):
         raise ConfigError(
-            f"train.class_weights has {len(settings.class_weights)} numbers for {len(dataset.classes)} classes; give one each"
+            f"train.class_weights has {len(settings.class_weights)} numbers for {len(dataset.classes)} classes; "
+            "give one each"
         )
     return torch.tensor(settings.class_weights)
 
@@ -301,13 +302,15 @@ def _announce(
     for line in (
         "images      " + ", ".join(f"{count} {split}" for split, count in images.items()),
         f"classes     {len(dataset.classes)}: {', '.join(dataset.classes.names)}",
-        f"network     {model.backbone}, fusion {model.fusion}, context {model.context}, output stride {model.output_stride}, "
-        f"{parameter_count(network) / 1e6:.1f} M parameters",
+        f"network     {model.backbone}, fusion {model.fusion}, context {model.context}, "
+        f"output stride {model.output_stride}, {parameter_count(network) / 1e6:.1f} M parameters",
         f"steps       {settings.steps} ({epochs:.1f} epochs)" + (f", going on after step {done}" if done else ""),
         f"batch       {settings.batch_size} x {config.data.crop_size[0]}x{config.data.crop_size[1]} on "
-        f"{accelerator.num_processes} {accelerator.device.type} device(s), accumulation {settings.accumulation}, {settings.precision}",
-        f"learning    {settings.optimizer}, rate {settings.learning_rate:g} (backbone {settings.learning_rate * settings.backbone_factor:g}), "
-        f"poly {settings.power:g}, warm-up {settings.warmup_steps}",
+        f"{accelerator.num_processes} {accelerator.device.type} device(s), accumulation {settings.accumulation}, "
+        f"{settings.precision}",
+        f"learning    {settings.optimizer}, rate {settings.learning_rate:g}, "
+        f"backbone {settings.learning_rate * settings.backbone_factor:g}, poly {settings.power:g}, "
+        f"warm-up {settings.warmup_steps}",
         f"writes to   {out}",
     ):
         console.print(line, highlight=False)
@@ -315,7 +318,7 @@ def _announce(
     synchronised = settings.sync_batchnorm and accelerator.device.type == "cuda"
     if (settings.batch_size if synchronised else per_device) < 4 and not settings.freeze_batchnorm:
         console.print(
-            f"[yellow]warning[/yellow] BatchNorm sees {per_device} image(s) at a time; below 4 its statistics are poor: "
+            f"[yellow]warning[/yellow] BatchNorm sees {per_device} image(s) at a time, fewer than 4: poor statistics; "
             "raise train.batch_size, or set train.freeze_batchnorm",
             highlight=False,
         )
