@@ -21,6 +21,7 @@ app = cyclopts.App(
     version=lambda: version("asymseg"),
     default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=()),
     help_format="plaintext",
+    result_action="return_value",
 )
 
 USER_ERROR = 2
@@ -105,6 +106,7 @@ def evaluate(
     scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     flip: bool | None = None,
     out: Path | None = None,
+    gallery: bool = True,
     device: str = "auto",
     workers: int = 2,
 ) -> None:
@@ -124,6 +126,8 @@ def evaluate(
         Whether it also sees each image mirrored; by default as the model was validated.
     out
         Folder for the results; by default MODEL/evaluation-SPLIT.
+    gallery
+        Whether the report shows images; without, it can be passed on where the data may not.
     device
         auto, cpu, cuda or mps.
     workers
@@ -135,7 +139,16 @@ def evaluate(
     out = out or model / f"evaluation-{split}"
     with _progress(console, "evaluate") as advance:
         result = run(
-            model, data, split, scales=scales, flip=flip, out=out, device=device, workers=workers, progress=advance
+            model,
+            data,
+            split,
+            scales=scales,
+            flip=flip,
+            out=out,
+            gallery=gallery,
+            device=device,
+            workers=workers,
+            progress=advance,
         )
     console.print(
         f"{split}: mIoU {result.scores.miou:.4f}, pixel accuracy {result.scores.pixel_accuracy:.4f} over "

@@ -43,6 +43,7 @@ def evaluate(
     flip: bool | None = None,
     out: Path | None = None,
     history: Sequence[Mapping[str, Any]] = (),
+    gallery: bool = True,
     device: Device = "auto",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
@@ -57,6 +58,7 @@ def evaluate(
         flip: Whether it also sees them mirrored; by default as the model says.
         out: Folder for the results.
         history: Lines of the training log, whose curves the report shows.
+        gallery: Whether the report shows images; without, it can be passed on where the data may not.
         device: Where the network runs, if `model` is a folder.
         workers: Threads that decode images ahead.
         progress: Called with (images done, images in all).
@@ -86,7 +88,7 @@ def evaluate(
     predictor = Predictor(predictor.network, info, str(predictor.device))
     result = measure(predictor, pairs, dataset, workers, progress)
     if out is not None:
-        write_results(Path(out), result, predictor, dataset, split, history)
+        write_results(Path(out), result, predictor, dataset, split, history, gallery)
     return result
 
 
@@ -128,6 +130,7 @@ def write_results(
     dataset: DataSet,
     split: str,
     history: Sequence[Mapping[str, Any]] = (),
+    gallery: bool = True,
 ) -> None:
     """Write `metrics.json` and the page `report.html` of an evaluation."""
     content = {
@@ -140,16 +143,21 @@ def write_results(
         "per_image_miou": {name: None if np.isnan(miou) else miou for name, miou in result.images},
     }
     write_json(folder / "metrics.json", content)
-    write_report(folder / "report.html", make_report(result, predictor, dataset, split, history))
+    write_report(folder / "report.html", make_report(result, predictor, dataset, split, history, gallery))
 
 
 def make_report(
-    result: Evaluation, predictor: Predictor, dataset: DataSet, split: str, history: Sequence[Mapping[str, Any]]
+    result: Evaluation,
+    predictor: Predictor,
+    dataset: DataSet,
+    split: str,
+    history: Sequence[Mapping[str, Any]],
+    gallery: bool,
 ) -> Report:
     """The page's content; the images it shows are predicted once more."""
     settings = predictor.network.settings
     ranked = sorted((entry for entry in result.images if not np.isnan(entry[1])), key=lambda entry: entry[1])
-    shown = min(GALLERY, (len(ranked) + 1) // 2)
+    shown = min(GALLERY, (len(ranked) + 1) // 2) if gallery else 0
     pairs = {pair.name: pair for pair in dataset.splits[split]}
 
     def example(entry: tuple[str, float]) -> Example:

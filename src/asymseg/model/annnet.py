@@ -141,14 +141,15 @@ class ANNNet(nn.Module):
         self, images: Float[Tensor, "b c h w"], with_aux: bool = False
     ) -> Float[Tensor, "b n h w"] | tuple[Float[Tensor, "b n h w"], Float[Tensor, "b n h w"]]:
         """Logits at the size of the images; with `with_aux` also the auxiliary classifier's, for the loss."""
-        if self.training and images.shape[0] == 1 and max(images.shape[2:]) <= getattr(self.backbone, "stride", 1):
-            # Such a map is one pixel, and BatchNorm refuses a single value per channel. The same image twice has the
-            # same mean and variance.
+        multiple = getattr(self.backbone, "size_multiple", 1)
+        one_pixel = max(getattr(self.backbone, "stride", 1), multiple)
+        if self.training and images.shape[0] == 1 and max(images.shape[2:]) <= one_pixel:
+            # The smallest map is one pixel, and BatchNorm refuses a single value per channel. The same image twice has
+            # the same mean and variance.
             both = self(images.repeat(2, 1, 1, 1), with_aux)
             return (both[0][:1], both[1][:1]) if with_aux else both[:1]
 
         height, width = images.shape[2:]
-        multiple = getattr(self.backbone, "size_multiple", 1)
         padded = F.pad(images, (0, -width % multiple, 0, -height % multiple)) if multiple > 1 else images
         low, high = self.backbone(padded)
         logits = self._upsample(self.head(low, high), padded)[:, :, :height, :width]

@@ -5,6 +5,10 @@ A backbone is a module whose forward gives `(low, high)` and whose `channels` na
 image pixels per pixel of `high` (default 1). Every timm model that gives feature maps becomes one here.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +36,12 @@ class TimmBackbone(nn.Module):
         self.strides: tuple[int, int] = tuple(info.reduction()[-2:])
         self.stride = self.strides[1]
         self.channels_last_output = str(getattr(features, "output_fmt", "")).endswith("NHWC")
-        self.size_multiple = 1
-        if not self._takes_any_size():
-            self.size_multiple = max(self.strides)
+        # A network may go deeper than its last map here, and then comes back up; HRNet does.
+        candidates = (1, max(self.strides), max(stage["reduction"] for stage in info.info))
+        fitting = [multiple for multiple in candidates if self._takes_multiples_of(multiple)][:1]
+        if not fitting:
+            raise ConfigError("it takes images of one size only; choose one that takes any")
+        self.size_multiple = fitting[0]
 
     def forward(
         self, images: Float[Tensor, "b c h w"]
@@ -44,13 +51,14 @@ class TimmBackbone(nn.Module):
             low, high = low.permute(0, 3, 1, 2), high.permute(0, 3, 1, 2)
         return low, high
 
-    def _takes_any_size(self) -> bool:
-        """Whether odd and tiny images give maps of ceil(size / stride), as padded convolutions do."""
+    def _takes_multiples_of(self, multiple: int) -> bool:
+        """Whether odd and tiny multiples give maps of ceil(size / stride), as padded convolutions do."""
         was_training = self.training
         self.eval()
         channels = next(parameter for parameter in self.parameters() if parameter.dim() == 4).shape[1]
         try:
             for height, width in ((65, 97), (3, 5)):
+                height, width = height + -height % multiple, width + -width % multiple
                 with torch.no_grad():
                     maps = self(torch.zeros(1, channels, height, width))
                 for map_, stride in zip(maps, self.strides, strict=True):
@@ -72,7 +80,7 @@ def make_backbone(
     cannot be had or do not fit.
     """
     if not timm.is_model(name):
-        close = timm.list_models(f"*{name[:6]}*")[:4]
+        close = get_close_matches(name, timm.list_models(), n=4)
         hint = f"; close: {', '.join(close)}" if close else ""
         raise ConfigError(f"model.backbone = {name!r} is no timm model{hint}")
     weights: dict[str, Any] = {}
@@ -81,11 +89,15 @@ def make_backbone(
         weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}}
     elif pretrained:
         weights = {"pretrained": True}
-    features = _create(name, stages, output_stride, in_channels, weights)
+    with _no_word_of_surplus_keys():
+        features = _create(name, stages, output_stride, in_channels, weights)
     if isinstance(pretrained, Path):
         _check_all_loaded(features, names, pretrained, name)
     DilatedDepthwiseConv2d.replace_in(features)
-    backbone = TimmBackbone(features)
+    try:
+        backbone = TimmBackbone(features)
+    except ConfigError as error:
+        raise ConfigError(f"model.backbone = {name!r} cannot be used: {error}") from None
     if backbone.stride != output_stride:
         raise ConfigError(
             f"model.backbone = {name!r} cannot have output stride {output_stride}; "
@@ -115,23 +127,41 @@ def _create(
             )
         except (TypeError, AssertionError) as error:
             refused = error
-        except (OSError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, IndexError) as error:
             if not weights:
                 raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(error)}") from None
+            source = weights.get("pretrained_cfg_overlay", {}).get("file", "timm's weights")
             raise CheckpointError(
-                f"weights of {name} could not be loaded ({_one_line(error)}); "
+                f"{source}: could not be loaded into {name} ({_one_line(error)}); "
                 "set model.pretrained to false, or to a safetensors file of this model"
             ) from None
     raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(refused)}")
 
 
+@contextmanager
+def _no_word_of_surplus_keys() -> Iterator[None]:
+    """Keep timm from listing keys that feature maps do not need, the classifier's above all."""
+    log = logging.getLogger("timm.models._builder")
+
+    def wanted(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("Unexpected keys")
+
+    log.addFilter(wanted)
+    try:
+        yield
+    finally:
+        log.removeFilter(wanted)
+
+
 def _tensor_names(path: Path) -> set[str]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; model.pretrained takes true, false or a safetensors file")
+    if path.suffix != ".safetensors":  # timm would take it for a pickle
+        raise CheckpointError(f"{path}: not a safetensors file by its name; rename it to {path.stem}.safetensors")
     try:
         with safe_open(path, framework="pt") as content:
             return set(content.keys())
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
 
 

@@ -1,6 +1,7 @@
 """A model on disk: a folder with `model.safetensors`, `config.json` and a model card. Nothing in it can run."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -43,7 +44,7 @@ class ModelInfo:
 def save_model(folder: Path, network: ANNNet, info: ModelInfo) -> None:
     """Write a model folder, whole or not at all; an older one of that name is replaced.
 
-    Raises CheckpointError where the network's backbone is a module that was passed in and has no name to save.
+    A backbone that was passed in has no name to save; who loads the folder passes it in again.
     """
     with atomic_folder(folder) as temporary:
         write_model(temporary, network, info)
@@ -92,19 +93,21 @@ def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet,
     preprocessing, prediction = config["preprocessing"], config.get("prediction", {})
     try:
         settings |= {name: tuple(settings[name]) for name in ("pool_sizes", "stages")}
-        network = ANNNet(**settings)
+        network = ANNNet(pretrained=False, **settings)  # so a folder cannot ask for a download
         info = ModelInfo(
             classes=Classes.from_dict(config, str(found / CONFIG)),
-            mean=tuple(preprocessing["mean"]),
-            std=tuple(preprocessing["std"]),
+            mean=_numbers(preprocessing["mean"], "mean"),
+            std=_numbers(preprocessing["std"], "std", above=0.0),
             channel_order=preprocessing.get("channel_order", "RGB"),
-            scales=tuple(prediction.get("scales", (1.0,))),
+            scales=_numbers(prediction.get("scales", [1.0]), "scales", above=0.0),
             flip=bool(prediction.get("flip", False)),
             source=config.get("source", ""),
             license=config.get("license", ""),
             metrics=config.get("metrics", {}),
         )
-    except (AsymsegError, KeyError, TypeError) as error:
+        if len(info.mean) != len(info.std) or info.channel_order not in ("RGB", "BGR"):
+            raise CheckpointError("mean and std differ in length, or channel_order is neither RGB nor BGR")
+    except (AsymsegError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{found / CONFIG}: does not describe a model this version can build ({error})") from None
     if len(info.classes) != network.num_classes:
         raise CheckpointError(
@@ -146,7 +149,7 @@ def parameter_count(network: nn.Module) -> int:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f'{path}: not the description of an asymseg model ("format" is not {FORMAT!r})')
@@ -156,7 +159,18 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     if not isinstance(config.get("network"), dict) or not isinstance(config.get("preprocessing"), dict):
         raise CheckpointError(f'{path}: lacks "network" or "preprocessing"')
+    expected = {"prediction": dict, "metrics": dict, "source": str, "license": str}
+    wrong = [name for name, kind in expected.items() if not isinstance(config.get(name, kind()), kind)]
+    if wrong:
+        raise CheckpointError(f"{path}: {', '.join(wrong)}: not of the kind that asymseg writes")
     return config
+
+
+def _numbers(values: Any, name: str, above: float = -math.inf) -> tuple[float, ...]:
+    if not isinstance(values, list) or not values or not all(type(v) in (int, float) and v > above for v in values):
+        limit = "" if above == -math.inf else f" above {above:g}"
+        raise CheckpointError(f"{name} must be a list of numbers{limit}, not {values!r}")
+    return tuple(float(value) for value in values)
 
 
 def _model_card(network: ANNNet, info: ModelInfo) -> str:

@@ -30,17 +30,19 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
                     device="meta",
                 )
                 twin.weight, twin.bias = child.weight, child.bias
+                twin.train(child.training)
                 setattr(module, name, twin)
             else:
                 cls.replace_in(child)
 
     @staticmethod
     def _fits(convolution: nn.Conv2d) -> bool:
-        """Square, stride 1, more than one grid, and padded so that the map keeps its size."""
+        """Square and odd, stride 1, more than one grid, and padded so that the map keeps its size."""
         size, dilation, padding = convolution.kernel_size[0], convolution.dilation[0], convolution.padding[0]
         return (
             convolution.groups == convolution.in_channels > 1
             and convolution.kernel_size == (size, size)
+            and size % 2 == 1
             and convolution.dilation == (dilation, dilation)
             and convolution.padding == (padding, padding)
             and convolution.stride == (1, 1)

@@ -11,6 +11,7 @@ from torch import Tensor
 from asymseg.atomic import atomic_file
 from asymseg.data.files import IMAGE_SUFFIXES, write_mask
 from asymseg.data.loader import prefetched
+from asymseg.data.pairing import is_data
 from asymseg.errors import DataError
 from asymseg.prediction.overlay import draw_overlay
 from asymseg.prediction.predict import Predictor, to_tensor
@@ -40,8 +41,8 @@ def predict_files(
     An image that cannot be read is reported and the rest goes on. Raises DataError where nothing is to be read, where
     two inputs would write the same file, or where an input would be overwritten.
     """
-    root, paths = find_images(inputs)
-    targets = _targets(root, paths, out)
+    root, paths = find_images(inputs, out)
+    targets = _targets(root, paths, out, overlay, probabilities)
     written, failures = [], []
 
     def decode(path: Path) -> Tensor | DataError:
@@ -62,20 +63,28 @@ def predict_files(
     return Outcome(tuple(written), tuple(failures))
 
 
-def find_images(inputs: Path) -> tuple[Path, list[Path]]:
-    """The images that `inputs` means, in order, and the folder their names are relative to. Raises DataError."""
+def find_images(inputs: Path, out: Path | None = None) -> tuple[Path, list[Path]]:
+    """The images that `inputs` means, in order, and the folder their names are relative to. Raises DataError.
+
+    What lies in `out`, a folder below the images, was written by an earlier run and is left out.
+    """
     if inputs.is_file():
         return inputs.parent, [inputs]
     if inputs.is_dir():
         root = inputs
-        paths = [path for path in inputs.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        paths = [path for path in inputs.rglob("*") if _is_image(path)]
+        if out is not None and inputs.resolve() in out.resolve().parents:
+            paths = [path for path in paths if out.resolve() not in path.resolve().parents]
     else:
         root = Path(*[part for part in _before_wildcard(inputs.parts)])
-        paths = [Path(name) for name in glob.glob(str(inputs), recursive=True)]
-        paths = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        paths = [path for path in {Path(name) for name in glob.glob(str(inputs), recursive=True)} if _is_image(path)]
     if not paths:
         raise DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern in quotes")
     return root, sorted(paths)
+
+
+def _is_image(path: Path) -> bool:
+    return is_data(path.name) and path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _before_wildcard(parts: Sequence[str]) -> Sequence[str]:
@@ -83,7 +92,7 @@ def _before_wildcard(parts: Sequence[str]) -> Sequence[str]:
     return parts[:first]
 
 
-def _targets(root: Path, paths: Sequence[Path], out: Path) -> list[Path]:
+def _targets(root: Path, paths: Sequence[Path], out: Path, overlay: bool, probabilities: bool) -> list[Path]:
     """Where each mask goes: the image's place below `root`, with the suffix png; or `out` itself, for one image."""
     if len(paths) == 1 and out.suffix.lower() == ".png" and not out.is_dir():
         targets = [out]
@@ -92,8 +101,10 @@ def _targets(root: Path, paths: Sequence[Path], out: Path) -> list[Path]:
     sources: dict[Path, Path] = {}
     inputs = {path.resolve() for path in paths}
     for path, target in zip(paths, targets, strict=True):
-        if target.resolve() in inputs:
-            raise DataError(f"{path}: its mask would overwrite the image {target}; choose another folder for -o")
+        files = [target, *([_overlay(target)] if overlay else []), *([_shares(target)] if probabilities else [])]
+        for file in files:
+            if file.resolve() in inputs:
+                raise DataError(f"{path}: its result would overwrite the image {file}; choose another folder for -o")
         if target in sources:
             raise DataError(
                 f"{sources[target]} and {path} would both write {target}; predict them into different folders"
@@ -102,16 +113,24 @@ def _targets(root: Path, paths: Sequence[Path], out: Path) -> list[Path]:
     return targets
 
 
+def _overlay(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_overlay.jpg")
+
+
+def _shares(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_probabilities.npz")
+
+
 def _predict_one(predictor: Predictor, image: Tensor, target: Path, overlay: bool, probabilities: bool) -> None:
     classes = predictor.info.classes
     if probabilities:
         shares = predictor.probabilities(image)
         mask = shares.argmax(dim=0).byte().cpu()
-        with atomic_file(target.with_name(f"{target.stem}_probabilities.npz")) as temporary:
+        with atomic_file(_shares(target)) as temporary:
             np.savez_compressed(temporary, probabilities=shares.half().cpu().numpy(), classes=np.array(classes.names))
     else:
         mask = predictor.class_map(image).cpu()
     if overlay:
-        with atomic_file(target.with_name(f"{target.stem}_overlay.jpg")) as temporary:
+        with atomic_file(_overlay(target)) as temporary:
             draw_overlay(image, mask.numpy(), classes).save(temporary, quality=90)
     write_mask(target, mask, classes)

@@ -131,6 +131,7 @@ def to_tensor(source: ImageSource, channels: int) -> Tensor:
     if isinstance(source, Tensor):
         if source.dim() != 3:
             raise DataError(f"expected a tensor C H W, got the shape {tuple(source.shape)}")
+        source = source.float() if source.is_floating_point() else source  # NumPy has no bfloat16
         source = source.detach().cpu().permute(1, 2, 0).numpy()  # c h w -> h w c
     if source.ndim not in (2, 3):
         raise DataError(f"expected an array H W or H W C, got the shape {source.shape}")

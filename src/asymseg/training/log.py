@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from asymseg.atomic import atomic_file
+
 LOG = "log.jsonl"
 
 
@@ -122,7 +124,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 def _drop_lines_after(path: Path, step: int) -> None:
     """Forget what a killed run logged after its last checkpoint: those steps are done again."""
     kept = [entry for entry in read_log(path.parent) if entry["step"] <= step]
-    path.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
 
 
 def _memory() -> str:

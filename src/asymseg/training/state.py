@@ -4,7 +4,7 @@ Order of images, augmentation, dropout and learning rate are functions of the st
 """
 
 import pickle
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Progress:
     """Steps done."""
     best_miou: float = -1.0
     best_step: int = 0
+    losses: list[float] = field(default_factory=list)
+    """Of each step since the last training line of the log."""
 
 
 def save_last(
@@ -68,7 +70,7 @@ def load_last(
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
+        _load_optimizer(optimizer, state["optimizer"])
         if average is not None:
             average.module.load_state_dict(state["average"])
         if accelerator.scaler is not None and state["scaler"] is not None:
@@ -89,6 +91,16 @@ def load_last(
             f"{path}: cannot be resumed with these settings ({reason}); "
             "keep the model and optimizer settings of the run, or start anew with another --out"
         ) from None
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over momenta and the like; rates, decay and the rest stay as the settings of now say."""
+    settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    if [set(group) - {"params"} for group in state["param_groups"]] != [set(group) for group in settings]:
+        raise ValueError("another optimizer, or other parts of the network frozen")
+    optimizer.load_state_dict(state)
+    for group, kept in zip(optimizer.param_groups, settings, strict=True):
+        group.update(kept)
 
 
 def evaluated_network(network: ANNNet, average: ModelEmaV3 | None) -> ANNNet:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.state import AcceleratorState
 from rich.console import Console
+from rich.markup import escape
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from asymseg.atomic import atomic_file
+from asymseg.atomic import atomic_file, surviving_folder
 from asymseg.config import Config, TrainConfig
 from asymseg.data.dataset import DataSet, check_masks, count_warnings, median_frequency_weights, open_dataset
 from asymseg.data.loader import Batch, measure_normalisation, training_loader
@@ -58,7 +59,7 @@ def train(
         TrainingError: A loss that is not finite, or a folder that holds another run.
     """
     config = config or Config()
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, soft_wrap=True)
     out = Path(out)
     settings = config.train
     accelerator = _make_accelerator(settings)
@@ -66,7 +67,7 @@ def train(
 
     dataset = data if isinstance(data, DataSet) else _open_data(data, config)
     counts = _check_data(dataset, config, console if accelerator.is_main_process else None)
-    set_seed(settings.seed)
+    torch.manual_seed(settings.seed)
     network = make_network(config, len(dataset.classes))
     info = _model_info(config, dataset)
     weights = _class_weights(settings, counts, dataset)
@@ -99,7 +100,6 @@ def train(
     batches = _Timed(iter(loader))
     log = RunLog(out, settings.steps, progress.step, console, accelerator.is_main_process)
     with log:
-        recent: list[float] = []
         while progress.step < settings.steps:
             step = progress.step
             # Dropout is a function of seed, step and process alone, so that a resumed run repeats it.
@@ -129,12 +129,16 @@ def train(
                 average.update(network)
             progress.step += 1
 
-            recent.append(loss_of_step)
+            progress.losses.append(loss_of_step)
             log.step(progress.step, loss_of_step, *batches.speed(settings))
             if progress.step % settings.log_every == 0 or progress.step == settings.steps:
-                log.train(progress.step, float(np.mean(recent)), rate, *batches.speed(settings, restart=True))
-                recent.clear()
-            if progress.step % settings.validate_every == 0 or progress.step == settings.steps:
+                log.train(progress.step, float(np.mean(progress.losses)), rate, *batches.speed(settings, restart=True))
+                progress.losses.clear()
+            validating = progress.step % settings.validate_every == 0 or progress.step == settings.steps
+            saving = progress.step % settings.save_every == 0 or progress.step == settings.steps
+            if validating or saving:
+                _finite_weights_or_stop(network, progress.step, out)
+            if validating:
                 result = _validate(evaluated_network(network, average), info, dataset, config, accelerator)
                 better = result.scores.miou > progress.best_miou or not (out / "best").exists()
                 log.validation(progress.step, result.scores.miou, result.scores.pixel_accuracy, better)
@@ -145,9 +149,7 @@ def train(
                             out / "best", evaluated_network(network, average), _with_metrics(info, result, progress)
                         )
                 batches.restart()
-            if (
-                progress.step % settings.save_every == 0 or progress.step == settings.steps
-            ) and accelerator.is_main_process:
+            if saving and accelerator.is_main_process:
                 save_last(out / "last", progress, network, optimizer, average, accelerator, info)
 
     accelerator.wait_for_everyone()
@@ -163,7 +165,8 @@ def train(
     if accelerator.is_main_process:
         console.print(
             f"best model (step {progress.best_step}): validation mIoU {best.scores.miou:.4f}; "
-            f"see {out / 'report.html'}; predict with: asymseg predict {out / 'best'} IMAGE -o OUT"
+            f"see {out / 'report.html'}; predict with: asymseg predict {out / 'best'} IMAGE -o OUT",
+            markup=False,
         )
     return best
 
@@ -215,6 +218,7 @@ def _make_accelerator(settings: TrainConfig) -> Accelerator:
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("train.precision = fp16 needs a CUDA device; use bf16 or fp32 here")
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
+    AcceleratorState._reset_state()  # it is one per process and would refuse a second run of another precision
     return Accelerator(mixed_precision=precision, gradient_accumulation_steps=settings.accumulation)
 
 
@@ -246,7 +250,7 @@ def _check_data(dataset: DataSet, config: Config, console: Console | None) -> np
         counts[split] = check_masks(dataset.splits[split], dataset.classes, max(1, config.data.workers))
     if console is not None:
         for line in count_warnings(counts, dataset):
-            console.print(f"[yellow]warning[/yellow] {line}", highlight=False)
+            console.print(f"[yellow]warning[/yellow] {escape(line)}", highlight=False)
     return counts["train"]
 
 
@@ -297,7 +301,7 @@ def _announce(
     images = {split: len(pairs) for split, pairs in dataset.splits.items()}
     epochs = settings.steps * settings.batch_size * settings.accumulation / images["train"]
     for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False)
+        console.print(f"note: {note}", highlight=False, markup=False)
     model = config.model
     for line in (
         "images      " + ", ".join(f"{count} {split}" for split, count in images.items()),
@@ -313,7 +317,7 @@ def _announce(
         f"warm-up {settings.warmup_steps}",
         f"writes to   {out}",
     ):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, markup=False)
     per_device = settings.batch_size // accelerator.num_processes
     synchronised = settings.sync_batchnorm and accelerator.device.type == "cuda"
     if (settings.batch_size if synchronised else per_device) < 4 and not settings.freeze_batchnorm:
@@ -326,19 +330,28 @@ def _announce(
 
 def _to_training_mode(model: nn.Module, network: ANNNet, config: Config) -> None:
     model.train()
-    if config.train.freeze_batchnorm:
-        freeze_batchnorm(network.backbone)
+    if config.train.freeze_batchnorm or config.train.backbone_factor == 0:
+        freeze_batchnorm(network.backbone)  # a frozen backbone keeps its statistics, too
 
 
 def _finite_or_stop(loss: torch.Tensor, step: int, batch: Batch, out: Path) -> float:
     value = loss.item()
     if not math.isfinite(value):
-        kept = f"the last good state is {out / 'last'}" if (out / "last").exists() else "nothing was saved yet"
-        raise TrainingError(
-            f"the loss of step {step + 1} is {value} on {', '.join(batch.names)}; {kept}; "
-            "lower train.learning_rate, or set train.clip_norm, and go on with --resume"
-        )
+        raise _diverged(f"the loss of step {step + 1} is {value} on {', '.join(batch.names)}", out)
     return value
+
+
+def _finite_weights_or_stop(network: nn.Module, step: int, out: Path) -> None:
+    """Nothing is saved over a good state that would only fail in the next step."""
+    if not all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values()):
+        raise _diverged(f"step {step} made weights that are not finite", out)
+
+
+def _diverged(what: str, out: Path) -> TrainingError:
+    kept = f"the last good state is {out / 'last'}" if surviving_folder(out / "last") else "nothing was saved yet"
+    return TrainingError(
+        f"{what}; {kept}; lower train.learning_rate, or set train.clip_norm, and go on with --resume"
+    )
 
 
 def _validate(
@@ -349,6 +362,8 @@ def _validate(
 
     pairs = dataset.splits["val"][accelerator.process_index :: accelerator.num_processes]
     part = measure(Predictor(network, info, str(accelerator.device)), pairs, dataset, config.eval.workers)
+    if not config.train.channels_last:
+        network.to(memory_format=torch.contiguous_format)  # a predictor has the other layout
     if accelerator.num_processes == 1:
         return part
     matrix = accelerator.reduce(part.matrix.to(accelerator.device)).cpu()

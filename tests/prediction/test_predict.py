@@ -1,0 +1,263 @@
+"""The predictor: with a network that reads the class off the colour, every pixel must come back where it was."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from asymseg.classes import IGNORE, Classes
+from asymseg.data.files import read_mask
+from asymseg.errors import ConfigError, DataError
+from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.prediction.overlay import as_picture, colour_mask, draw_overlay
+from asymseg.prediction.predict import Predictor, choose_device, load, to_tensor
+
+CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
+INFO = ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3)
+
+
+class Colours(nn.Module):
+    """The image itself as both maps; it remembers what it saw."""
+
+    channels = (3, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, images):
+        self.seen.append(images.clone())
+        return images, images
+
+
+class Reading(ANNNet):
+    """A network whose logits are the channels of its image, ten times."""
+
+    def __init__(self) -> None:
+        super().__init__(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
+
+    def head(self, low, high):
+        return 10 * high
+
+
+def picture_of(mask: np.ndarray) -> np.ndarray:
+    """An image in which red, green or blue is brightest as the mask says."""
+    return np.eye(3, dtype=np.uint8)[mask] * 255
+
+
+def random_mask(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 3, (height, width), dtype=np.uint8)
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    return Predictor(Reading(), INFO, "cpu")
+
+
+SIZES = [(1, 1), (1, 7), (2, 1), (3, 5), (17, 31), (33, 64), *np.random.default_rng(1).integers(1, 90, (8, 2)).tolist()]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_no_pixel_moves(predictor, size):
+    mask = random_mask(*size)
+    result = predictor(picture_of(mask))
+    np.testing.assert_array_equal(result.mask, mask)
+    assert result.mask.dtype == np.uint8
+    assert result.probabilities.shape == (3, *size)
+    np.testing.assert_allclose(result.probabilities.sum(0), 1, atol=1e-6)
+    np.testing.assert_array_equal(predictor.class_map(to_tensor(picture_of(mask), 3)).numpy(), mask)
+
+
+@pytest.mark.parametrize("multiple", [4, 32])
+def test_no_pixel_moves_where_the_backbone_wants_multiples(predictor, multiple):
+    predictor.network.backbone.size_multiple = multiple
+    for height, width in ((1, 1), (5, 33), (31, 64)):
+        mask = random_mask(height, width)
+        np.testing.assert_array_equal(predictor(picture_of(mask)).mask, mask)
+    assert all(side % multiple == 0 for image in predictor.network.backbone.seen for side in image.shape[2:])
+
+
+def test_flipping_moves_no_pixel(predictor):
+    predictor.info = replace(INFO, flip=True)
+    mask = random_mask(9, 14)
+    np.testing.assert_array_equal(predictor(picture_of(mask)).mask, mask)
+
+
+def test_no_region_moves_under_scales():
+    """Regions of 8 x 8 pixels survive resampling but for their borders."""
+    predictor = Predictor(Reading(), replace(INFO, scales=(0.5, 1.0, 1.7)), "cpu")
+    coarse = random_mask(5, 7)
+    mask = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    inside = np.zeros((8, 8), dtype=bool)
+    inside[2:6, 2:6] = True
+    inside = np.tile(inside, coarse.shape)
+    np.testing.assert_array_equal(predictor(picture_of(mask)).mask[inside], mask[inside])
+
+
+def test_every_kind_of_source_gives_the_same(predictor, tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (11, 18, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "image.png")
+    expected = predictor(picture)
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)
+    for source in (
+        tmp_path / "image.png",
+        str(tmp_path / "image.png"),
+        Image.fromarray(picture),
+        tensor,
+        tensor / 255,
+        (picture / 255).astype(np.float32),
+    ):
+        result = predictor(source)
+        np.testing.assert_allclose(result.probabilities, expected.probabilities, atol=1e-6)
+        np.testing.assert_array_equal(result.mask, expected.mask)
+    assert expected.classes == CLASSES
+
+
+def test_half_precision_tensors_are_taken(predictor):
+    tensor = torch.from_numpy(picture_of(random_mask(4, 5))).permute(2, 0, 1) / 255
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        np.testing.assert_array_equal(predictor(tensor.to(kind)).mask, random_mask(4, 5))
+
+
+def test_a_grey_array_is_a_picture(predictor):
+    assert predictor(np.zeros((4, 6), dtype=np.uint8)).mask.shape == (4, 6)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (torch.zeros(1, 3, 4, 4), r"tensor C H W, got the shape \(1, 3, 4, 4\)"),
+        (np.zeros(4, dtype=np.uint8), r"array H W or H W C, got the shape \(4,\)"),
+        (np.zeros((4, 4, 4), dtype=np.uint8), "4 channels where the network takes 3"),
+        (np.zeros((0, 4, 3), dtype=np.uint8), "without pixels"),
+        (torch.zeros(3, 4, 4, dtype=torch.int64), "no known scale for int64"),
+    ],
+)
+def test_what_is_no_image_is_refused(predictor, source, message):
+    with pytest.raises(DataError, match=message):
+        predictor(source)
+
+
+def test_normalisation_by_hand():
+    predictor = Predictor(Reading(), replace(INFO, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)), "cpu")
+    predictor(np.full((1, 1, 3), (255, 0, 51), dtype=np.uint8))
+    assert predictor.network.backbone.seen[-1].flatten().tolist() == pytest.approx([1.0, -1.0, 0.1])
+
+
+def test_channel_order_bgr():
+    """Mean and standard deviation are in the network's order."""
+    info = replace(INFO, channel_order="BGR", mean=(0.0, 0.0, 0.5), std=(1.0, 1.0, 0.5))
+    predictor = Predictor(Reading(), info, "cpu")
+    result = predictor(np.full((1, 1, 3), (255, 0, 51), dtype=np.uint8))
+    assert predictor.network.backbone.seen[-1].flatten().tolist() == pytest.approx([0.2, 0.0, 1.0])
+    assert result.image.flatten().tolist() == [255, 0, 51]  # what is shown stays RGB
+
+
+def smooth_image() -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (12, 17, 3), dtype=np.uint8)
+
+
+class Lopsided(Reading):
+    """Sees left and right differently."""
+
+    def head(self, low, high):
+        return high * torch.linspace(0, 5, high.shape[3])
+
+
+def test_scales_and_flips_average_probabilities():
+    network, image = Lopsided(), smooth_image()
+
+    def seen(**settings) -> np.ndarray:
+        return Predictor(network, replace(INFO, **settings), "cpu")(image).probabilities
+
+    mirrored = Predictor(network, INFO, "cpu")(image[:, ::-1].copy()).probabilities[..., ::-1]
+    np.testing.assert_allclose(seen(flip=True), (seen() + mirrored) / 2, atol=1e-6)
+    assert np.abs(seen() - mirrored).max() > 0.1
+    three = seen(scales=(0.5, 1.0, 1.5))
+    np.testing.assert_allclose(
+        three, (seen(scales=(0.5,)) + seen(scales=(1.0,)) + seen(scales=(1.5,))) / 3, atol=1e-6
+    )
+    assert np.abs(seen(scales=(0.5,)) - seen()).max() > 0.1
+    np.testing.assert_allclose(three.sum(0), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{}, {"flip": True}, {"scales": (0.5, 1.0)}, {"scales": (1.5,)}])
+def test_class_map_is_the_mask(settings):
+    predictor = Predictor(Lopsided(), replace(INFO, **settings), "cpu")
+    image = smooth_image()
+    np.testing.assert_array_equal(predictor.class_map(to_tensor(image, 3)).numpy(), predictor(image).mask)
+
+
+def test_a_scale_never_makes_an_image_vanish(predictor):
+    predictor.info = replace(INFO, scales=(0.1,))
+    assert predictor(picture_of(random_mask(1, 3))).mask.shape == (1, 3)
+
+
+def test_predicting_leaves_no_gradients_and_evaluation_mode(predictor):
+    assert not predictor.network.training
+    assert not predictor.probabilities(to_tensor(smooth_image(), 3)).requires_grad
+
+
+def test_a_saved_mask_reads_back(predictor, tmp_path):
+    mask = random_mask(6, 9)
+    path = tmp_path / "new" / "mask.png"
+    predictor(picture_of(mask)).save(path)
+    np.testing.assert_array_equal(read_mask(path, CLASSES).numpy(), mask)
+    with Image.open(path) as written:
+        assert written.convert("RGB").getpixel((0, 0)) == CLASSES.palette[mask[0, 0]]
+
+
+def test_overlay_by_hand(predictor):
+    mask = random_mask(5, 4)
+    overlay = np.asarray(predictor(picture_of(mask)).overlay(opacity=0.25))
+    expected = 0.75 * picture_of(mask) + 0.25 * np.array(CLASSES.palette)[mask]
+    np.testing.assert_allclose(overlay, expected, atol=0.5)
+
+
+def test_overlay_leaves_ignored_pixels_clear():
+    image = torch.full((3, 1, 2), 100, dtype=torch.uint8)
+    mask = np.array([[0, IGNORE]], dtype=np.uint8)
+    assert np.asarray(draw_overlay(image, mask, CLASSES)).tolist() == [[[150, 55, 60], [100, 100, 100]]]
+    assert colour_mask(mask, CLASSES).tolist() == [[[200, 10, 20], [0, 0, 0]]]
+
+
+def test_any_image_can_be_looked_at():
+    assert as_picture(torch.tensor([0.0, 0.5, 1.5]).view(3, 1, 1)).tolist() == [[[0, 128, 255]]]
+    assert as_picture(torch.tensor([7, 8, 9, 10], dtype=torch.uint8).view(4, 1, 1)).tolist() == [[[7, 7, 7]]]
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "toaster"])
+def test_a_device_that_is_not_there_is_one_line(device):
+    with pytest.raises(ConfigError, match=rf"device = '{device}' cannot be used here \([^\n]*\); try auto or cpu$"):
+        choose_device(device)
+
+
+def test_auto_finds_a_device():
+    assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+def test_load_takes_a_model_folder_or_a_run(tmp_path):
+    torch.manual_seed(0)
+    network = ANNNet(3, "resnet10t", stages=(1, 2), key_channels=4, value_channels=4, aux_channels=0)
+    save_model(tmp_path / "run" / "best", network, replace(INFO, flip=True))
+    image = smooth_image()
+    direct, by_run = load(tmp_path / "run" / "best", "cpu"), load(str(tmp_path / "run"), "cpu")
+    expected = Predictor(network, replace(INFO, flip=True), "cpu")(image).probabilities
+    np.testing.assert_array_equal(direct(image).probabilities, by_run(image).probabilities)
+    np.testing.assert_allclose(direct(image).probabilities, expected, atol=1e-6)
+    assert direct.info.flip
+
+
+def test_a_photo_turned_by_its_exif_tag_is_upright(predictor, tmp_path):
+    mask = random_mask(4, 6)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned right by 90 degrees
+    content = io.BytesIO()
+    Image.fromarray(picture_of(mask)).save(content, "PNG", exif=exif)
+    (tmp_path / "photo.png").write_bytes(content.getvalue())
+    np.testing.assert_array_equal(predictor(tmp_path / "photo.png").mask, np.rot90(mask, -1))

@@ -1,0 +1,205 @@
+"""Many images: which are meant, what is written where, and no file lost on the way."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch import nn
+
+from asymseg.classes import Classes
+from asymseg.data.files import read_mask
+from asymseg.errors import DataError
+from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import ModelInfo
+from asymseg.prediction.files import find_images, predict_files
+from asymseg.prediction.predict import Predictor
+
+CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
+
+
+class Colours(nn.Module):
+    channels = (3, 3)
+
+    def forward(self, images):
+        return images, images
+
+
+class Reading(ANNNet):
+    def __init__(self) -> None:
+        super().__init__(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
+
+    def head(self, low, high):
+        return 10 * high
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    return Predictor(Reading(), ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3), "cpu")
+
+
+def put(path: Path, seed: int = 0) -> np.ndarray:
+    """Write an image whose colours are these classes."""
+    mask = np.random.default_rng(seed).integers(0, 3, (5 + seed, 7), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.eye(3, dtype=np.uint8)[mask] * 255).save(path)
+    return mask
+
+
+@pytest.fixture
+def photos(tmp_path) -> tuple[Path, dict[str, np.ndarray]]:
+    """Three images at two depths, and what is none."""
+    folder = tmp_path / "photos"
+    names = ("b.png", "a.tif", "trip/day one/c.BMP")
+    masks = {name: put(folder / name, seed) for seed, name in enumerate(names)}
+    (folder / "notes.txt").write_text("no image")
+    (folder / "._b.png").write_bytes(b"left behind by a Mac")
+    return folder, masks
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_with_subfolders(predictor, photos, tmp_path):
+    folder, masks = photos
+    told: list[tuple[int, int]] = []
+    outcome = predict_files(
+        predictor, folder, tmp_path / "out", progress=lambda done, total: told.append((done, total))
+    )
+    assert files(tmp_path / "out") == [
+        "a.png",
+        "a_overlay.jpg",
+        "b.png",
+        "b_overlay.jpg",
+        "trip/day one/c.png",
+        "trip/day one/c_overlay.jpg",
+    ]
+    assert sorted(outcome.written) == sorted(tmp_path / "out" / name for name in ("a.png", "b.png", "trip/day one/c.png"))
+    assert outcome.failures == ()
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    for name, mask in masks.items():
+        path = (tmp_path / "out" / name).with_suffix(".png")
+        np.testing.assert_array_equal(read_mask(path, CLASSES).numpy(), mask)
+    with Image.open(tmp_path / "out" / "b_overlay.jpg") as overlay:
+        assert overlay.size == (7, 5)
+
+
+def test_a_pattern_keeps_the_places_below_its_fixed_part(predictor, photos, tmp_path):
+    folder, masks = photos
+    predict_files(predictor, folder / "**" / "*.[Bb]??", tmp_path / "out", overlay=False)
+    assert files(tmp_path / "out") == ["trip/day one/c.png"]
+    root, paths = find_images(folder / "*")
+    assert root == folder
+    assert [path.name for path in paths] == ["a.tif", "b.png"]
+
+
+def test_a_pattern_from_here(predictor, photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos[0])
+    outcome = predict_files(predictor, Path("*.png"), Path("../out"), overlay=False)
+    assert outcome.written == (Path("../out/b.png"),)
+    assert files(tmp_path / "out") == ["b.png"]
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(predictor, tmp_path):
+    put(tmp_path / "photos [1]" / "a.png")
+    assert len(predict_files(predictor, tmp_path / "photos [1]", tmp_path / "out").written) == 1
+
+
+def test_one_image_into_a_folder_or_a_named_file(predictor, photos, tmp_path):
+    folder, masks = photos
+    predict_files(predictor, folder / "b.png", tmp_path / "out", overlay=False)
+    predict_files(predictor, folder / "b.png", tmp_path / "named" / "x.png")
+    assert files(tmp_path / "out") == ["b.png"]
+    assert files(tmp_path / "named") == ["x.png", "x_overlay.jpg"]
+    np.testing.assert_array_equal(read_mask(tmp_path / "named" / "x.png", CLASSES).numpy(), masks["b.png"])
+
+
+def test_probabilities(predictor, photos, tmp_path):
+    folder, masks = photos
+    predict_files(predictor, folder / "b.png", tmp_path / "out", probabilities=True)
+    assert files(tmp_path / "out") == ["b.png", "b_overlay.jpg", "b_probabilities.npz"]
+    with np.load(tmp_path / "out" / "b_probabilities.npz") as content:
+        shares = content["probabilities"]
+        assert content["classes"].tolist() == ["red", "green", "blue"]
+    assert shares.dtype == np.float16
+    assert shares.shape == (3, *masks["b.png"].shape)
+    np.testing.assert_array_equal(shares.argmax(0), masks["b.png"])
+    np.testing.assert_allclose(shares.astype(np.float32).sum(0), 1, atol=2e-3)
+    np.testing.assert_array_equal(read_mask(tmp_path / "out" / "b.png", CLASSES).numpy(), masks["b.png"])
+
+
+def test_a_broken_image_is_reported_and_the_rest_is_done(predictor, photos, tmp_path):
+    folder, _ = photos
+    broken = folder / "aa.png"
+    broken.write_bytes((folder / "b.png").read_bytes()[:40])
+    (folder / "empty.jpg").write_bytes(b"")
+    outcome = predict_files(predictor, folder, tmp_path / "out", overlay=False)
+    assert files(tmp_path / "out") == ["a.png", "b.png", "trip/day one/c.png"]
+    assert len(outcome.failures) == 2
+    assert str(broken) in outcome.failures[0]
+    assert "empty.jpg" in outcome.failures[1]
+    assert all("\n" not in failure for failure in outcome.failures)
+
+
+@pytest.mark.parametrize("names", [["a.png"], ["a.jpg", "a_overlay.jpg"]])
+def test_no_input_is_overwritten(predictor, tmp_path, names):
+    for name in names:
+        put(tmp_path / "photos" / name)
+    before = {path: path.read_bytes() for path in (tmp_path / "photos").iterdir()}
+    with pytest.raises(DataError, match=r"would overwrite the image .*; choose another folder for -o"):
+        predict_files(predictor, tmp_path / "photos", tmp_path / "photos")
+    assert {path: path.read_bytes() for path in (tmp_path / "photos").iterdir()} == before
+
+
+def test_one_image_is_not_overwritten_by_its_named_mask(predictor, tmp_path):
+    put(tmp_path / "a.png")
+    with pytest.raises(DataError, match="would overwrite"):
+        predict_files(predictor, tmp_path / "a.png", tmp_path / "a.png")
+
+
+def test_masks_beside_photos_of_another_kind(predictor, tmp_path):
+    put(tmp_path / "a.jpg")
+    predict_files(predictor, tmp_path, tmp_path, overlay=False)
+    assert files(tmp_path) == ["a.jpg", "a.png"]
+
+
+def test_results_below_the_photos_are_no_photos_the_second_time(predictor, photos):
+    folder, _ = photos
+    first = predict_files(predictor, folder, folder / "masks")
+    written = files(folder / "masks")
+    assert predict_files(predictor, folder, folder / "masks").written == first.written
+    assert files(folder / "masks") == written
+
+
+def test_two_inputs_for_one_mask_are_refused(predictor, tmp_path):
+    put(tmp_path / "photos" / "a.jpg")
+    put(tmp_path / "photos" / "a.bmp")
+    with pytest.raises(DataError, match=r"a\.bmp and .*a\.jpg would both write .*a\.png"):
+        predict_files(predictor, tmp_path / "photos", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("inputs", ["empty", "nowhere.png", "empty/*.png"])
+def test_nothing_to_read_is_said(predictor, tmp_path, inputs):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no images there; give an image, a folder of images or a pattern"):
+        predict_files(predictor, tmp_path / inputs, tmp_path / "out")
+
+
+def test_a_mask_that_fails_to_be_written_leaves_no_half_file(predictor, photos, tmp_path, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="no space"):
+        predict_files(predictor, photos[0], tmp_path / "out", overlay=False)
+    assert files(tmp_path / "out") == []
+
+
+def test_a_network_of_four_channels_names_photos_of_three(tmp_path):
+    info = ModelInfo(CLASSES, (0.0,) * 4, (1.0,) * 4)
+    put(tmp_path / "a.png")
+    outcome = predict_files(Predictor(Reading(), info, "cpu"), tmp_path, tmp_path / "out")
+    assert outcome.written == ()
+    assert "3 channels where the network takes 4" in outcome.failures[0]

@@ -1,0 +1,117 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+
+import pytest
+
+from asymseg.atomic import atomic_file, atomic_folder, surviving_folder
+from asymseg.errors import AsymsegError
+
+
+@pytest.fixture
+def umask():
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_a_file_appears_at_the_end(tmp_path):
+    path = tmp_path / "new" / "place" / "notes.txt"
+    with atomic_file(path) as temporary:
+        assert (temporary.parent, temporary.suffix) == (path.parent, ".txt")
+        temporary.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with atomic_file(path) as temporary:
+        temporary.write_text("two")
+        assert path.read_text() == "one"
+    assert path.read_text() == "two"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+def test_a_failure_leaves_the_older_file(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("old")
+
+    def write():
+        with atomic_file(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    pytest.raises(KeyboardInterrupt, write)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_a_folder_appears_at_the_end(tmp_path):
+    path = tmp_path / "new" / "model"
+    for text in ("one", "two"):
+        with atomic_folder(path) as temporary:
+            (temporary / text).write_text(text)
+            assert not (path / text).exists()
+        assert os.listdir(path) == [text]  # nothing of the older one
+        assert os.listdir(path.parent) == ["model"]
+
+
+def test_a_failure_leaves_the_older_folder(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+
+    def write():
+        with atomic_folder(path) as temporary:
+            (temporary / "half").touch()
+            raise RuntimeError("full")
+
+    pytest.raises(RuntimeError, write)
+    assert os.listdir(path) == ["old"]
+    assert os.listdir(tmp_path) == ["model"]
+
+
+def test_what_survives_a_kill(tmp_path):
+    path, previous = tmp_path / "model", tmp_path / "model.previous"
+    assert surviving_folder(path) is None
+    previous.mkdir()
+    assert surviving_folder(path) == previous
+    path.mkdir()
+    assert surviving_folder(path) == path
+
+
+def test_a_folder_left_by_a_kill_goes_with_the_next_success_only(tmp_path):
+    path, previous = tmp_path / "model", tmp_path / "model.previous"
+    previous.mkdir()
+
+    def write():
+        with atomic_folder(path):
+            raise RuntimeError("full")
+
+    pytest.raises(RuntimeError, write)
+    assert surviving_folder(path) == previous
+    with atomic_folder(path) as temporary:
+        (temporary / "new").touch()
+    assert os.listdir(tmp_path) == ["model"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permission bits are POSIX's")
+@pytest.mark.usefixtures("umask")
+def test_permissions_are_those_of_other_files(tmp_path):
+    with atomic_file(tmp_path / "file") as temporary:
+        temporary.write_text("x")
+    with atomic_folder(tmp_path / "folder"):
+        pass
+    (tmp_path / "usual").write_text("x")
+    (tmp_path / "usual folder").mkdir()
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"file": 0o640, "usual": 0o640, "folder": 0o750, "usual folder": 0o750}
+
+
+@pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
+def test_a_parent_that_is_a_file(tmp_path, atomic):
+    (tmp_path / "file").touch()
+
+    def write():
+        with atomic(tmp_path / "file" / "inside"):
+            pass
+
+    with pytest.raises(AsymsegError, match="cannot be made or written .*; choose another place"):
+        write()

@@ -1,0 +1,134 @@
+"""Settings: through YAML and back, every unknown key named with its nearest, every contradiction refused."""
+
+import pytest
+import yaml
+
+from asymseg.config import RECIPES, Config, make_config, read_config, recipe_names
+from asymseg.errors import ConfigError
+
+
+def sections(config: Config) -> dict[str, object]:
+    return {name: getattr(config, name) for name in type(config).model_fields}
+
+
+def test_defaults_come_back_from_yaml():
+    assert make_config(yaml.safe_load(Config().to_yaml())) == Config() == make_config()
+
+
+def test_other_settings_come_back_from_yaml(tmp_path):
+    config = make_config(
+        {
+            "model": {"pretrained": "weights/trunk.safetensors", "pool_sizes": [1, 2], "stages": [1, 2]},
+            "data": {"mean": [0.5], "std": [0.25], "images": "in", "masks": "out"},
+            "train": {"class_weights": [1, 2.5], "ohem_min_share": 0.1, "clip_norm": 1, "ema": 0.99},
+            "eval": {"scales": [0.75, 1], "flip": True},
+        }
+    )
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    again = make_config(read_config(tmp_path / "config.yaml"))
+    assert again == config
+    assert str(again.model.pretrained) == "weights/trunk.safetensors"
+    assert again.train.class_weights == (1.0, 2.5)
+    assert make_config({"train": {"class_weights": "median_frequency"}}).train.class_weights == "median_frequency"
+
+
+def test_every_setting_says_what_it_is():
+    for name, section in sections(Config()).items():
+        for key, field in type(section).model_fields.items():
+            assert (field.description or "").endswith("."), f"{name}.{key}"
+
+
+def test_later_layers_win_key_by_key():
+    config = make_config({"train": {"steps": 5, "seed": 7}}, {"train": {"steps": 9}}, {"eval": {"flip": True}})
+    assert (config.train.steps, config.train.seed, config.eval.flip) == (9, 7, True)
+
+
+def test_layers_are_left_as_they_are():
+    layer = {"train": {"steps": 5}}
+    make_config(layer, {"train": {"steps": 9}})
+    assert layer == {"train": {"steps": 5}}
+
+
+def test_settings_are_fixed_once_made():
+    with pytest.raises(ValueError, match="frozen"):
+        Config().train.steps = 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"train": {"learning_rat": 1}}, "unknown setting 'train.learning_rat'; did you mean 'learning_rate'?"),
+        ({"model": {"key_chanels": 1}}, "unknown setting 'model.key_chanels'; did you mean 'key_channels'?"),
+        ({"trian": {"steps": 1}}, "unknown setting 'trian'; did you mean 'train'?"),
+        ({"zzz": 1}, "unknown setting 'zzz'; known here: model, data, train, eval"),
+        ({"train": {"steps": 0}}, "train.steps = 0: input should be greater than or equal to 1"),
+        ({"train": {"steps": "many"}}, "train.steps = 'many'"),
+        ({"train": {"learning_rate": float("nan")}}, "train.learning_rate = nan"),
+        ({"train": {"optimizer": "adam"}}, "train.optimizer = 'adam': input should be 'sgd' or 'adamw'"),
+        ({"model": {"context": "ocr"}}, "model.context = 'ocr'"),
+        ({"model": {"output_stride": 4}}, "model.output_stride = 4"),
+        ({"model": {"pool_sizes": []}}, r"model.pool_sizes = []"),
+        ({"model": {"stages": [1]}}, "model.stages"),
+        ({"data": {"scale": [2, 0.5]}}, "data.scale must be two numbers above 0, the smaller first, not 2.0 0.5"),
+        ({"data": {"aspect": [0, 1]}}, "data.aspect must be two numbers above 0"),
+        ({"data": {"crop_size": [0, 5]}}, "data.crop_size must be at least 1 1, not 0 5"),
+        ({"data": {"images": "x"}}, "data.images and data.masks go together"),
+        ({"data": {"mean": [0.5]}}, "data.mean and data.std go together"),
+        ({"eval": {"scales": []}}, "eval.scales = []"),
+    ],
+)
+def test_faults_are_named_in_one_line(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        make_config(settings, where="x.yaml")
+    assert str(caught.value).startswith("x.yaml: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipes_load_and_hold_only_differences(name):
+    content = read_config(name)
+    config = make_config(content)
+    for section, values in content.items():
+        for key in values:
+            default = getattr(getattr(Config(), section), key)
+            assert getattr(getattr(config, section), key) != default, f"{section}.{key} is the default"
+
+
+def test_every_recipe_is_listed():
+    assert {"sample", "camvid-mobilenetv2"} <= set(recipe_names())
+    assert len(recipe_names()) == len(list(RECIPES.iterdir()))
+
+
+def test_a_file_of_a_recipes_name_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sample").write_text("train: {steps: 3}")
+    assert read_config("sample") == {"train": {"steps": 3}}
+
+
+def test_an_empty_file_changes_nothing(tmp_path):
+    (tmp_path / "empty.yaml").write_text("# all defaults\n")
+    assert read_config(tmp_path / "empty.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: [", "not readable as YAML"),
+        ("- 1\n- 2\n", "expected sections such as 'model:' and 'train:', found list"),
+        ("train:\n  stepps: 3\n", "unknown setting 'train.stepps'; did you mean 'steps'?"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path, text, message):
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_recipes(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere: no such file, and no recipe of that name \(there are .*sample.*\)"):
+        read_config("nowhere")

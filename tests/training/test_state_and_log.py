@@ -1,0 +1,201 @@
+"""What a run keeps: a state that is resumed to the bit or refused, and a log without the steps that are done again."""
+
+import io
+import json
+
+import pytest
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from asymseg.classes import Classes
+from asymseg.config import TrainConfig
+from asymseg.errors import CheckpointError
+from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import ModelInfo, load_model
+from asymseg.training.log import LOG, RunLog, read_log
+from asymseg.training.optimizer import make_optimizer
+from asymseg.training.state import STATE, Progress, evaluated_network, load_last, save_last
+
+INFO = ModelInfo(Classes(("a", "b")), (0.5,) * 3, (0.2,) * 3)
+
+
+class TwoMaps(nn.Module):
+    channels = (4, 4)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 1)
+
+    def forward(self, images):
+        x = self.convolution(images)
+        return x, x
+
+
+class Run:
+    """All that a state is made of, after one step."""
+
+    def __init__(self, seed: int, ema: bool = True, **settings) -> None:
+        torch.manual_seed(seed)
+        self.network = ANNNet(
+            2, TwoMaps(), key_channels=4, value_channels=4, context_channels=4, aux_channels=0, pool_sizes=(1,)
+        )
+        self.optimizer = make_optimizer(self.network, TrainConfig(**settings))
+        self.average = ModelEmaV3(self.network, decay=0.5) if ema else None
+        self.network(torch.rand(2, 3, 4, 4)).square().sum().backward()
+        self.optimizer.step()
+        if self.average is not None:
+            self.average.update(self.network)
+
+    def save(self, folder, progress) -> None:
+        save_last(folder, progress, self.network, self.optimizer, self.average, Accelerator(), INFO)
+
+    def load(self, folder) -> Progress | None:
+        return load_last(folder, self.network, self.optimizer, self.average, Accelerator())
+
+
+def equal(one, two) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(equal(one[key], two[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(two) and all(map(equal, one, two))
+    return one == two
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_state_comes_back(tmp_path, optimizer):
+    saved, fresh = Run(0, optimizer=optimizer), Run(1, optimizer=optimizer)
+    progress = Progress(7, 0.25, 5, [1.5, 1.25])
+    saved.save(tmp_path / "last", progress)
+    assert fresh.load(tmp_path / "last") == progress
+    assert equal(saved.network.state_dict(), fresh.network.state_dict())
+    assert equal(saved.optimizer.state_dict(), fresh.optimizer.state_dict())
+    assert equal(saved.average.module.state_dict(), fresh.average.module.state_dict())
+
+
+def test_nothing_saved_yet_is_no_error(tmp_path):
+    assert Run(0).load(tmp_path / "last") is None
+
+
+def test_a_save_that_was_killed_between_its_renames_is_found(tmp_path):
+    saved, fresh = Run(0), Run(1)
+    saved.save(tmp_path / "last", Progress(3))
+    (tmp_path / "last").rename(tmp_path / "last.previous")
+    assert fresh.load(tmp_path / "last").step == 3
+
+
+def test_a_save_that_fails_leaves_the_older_one_and_no_half_folder(tmp_path, monkeypatch):
+    run = Run(0)
+    run.save(tmp_path / "last", Progress(1))
+
+    def full_disk(*arguments):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("asymseg.training.state.torch.save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        run.save(tmp_path / "last", Progress(2))
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert Run(1).load(tmp_path / "last").step == 1
+
+
+def test_last_is_a_model_that_can_be_used_and_holds_the_average(tmp_path):
+    run = Run(0)
+    assert evaluated_network(run.network, run.average) is run.average.module
+    assert evaluated_network(run.network, None) is run.network
+    run.save(tmp_path / "last", Progress(1))
+    config = json.loads((tmp_path / "last" / "config.json").read_text())
+    assert config["classes"] == ["a", "b"]
+    network, _ = load_model(tmp_path / "last", TwoMaps())
+    assert equal(network.state_dict(), run.average.module.state_dict())
+    assert not torch.equal(network.classifier.weight, run.network.classifier.weight)
+
+
+def test_settings_of_now_beat_those_of_the_state(tmp_path):
+    Run(0, weight_decay=0.1, momentum=0.9).save(tmp_path / "last", Progress(1))
+    fresh = Run(1, weight_decay=0.3, momentum=0.5)
+    fresh.load(tmp_path / "last")
+    assert fresh.optimizer.param_groups[0]["weight_decay"] == 0.3
+    assert fresh.optimizer.param_groups[1]["weight_decay"] == 0
+    assert fresh.optimizer.param_groups[0]["momentum"] == 0.5
+
+
+@pytest.mark.parametrize("other", [{"optimizer": "adamw", "ema": False}, {"optimizer": "sgd", "ema": True}])
+def test_a_state_of_other_settings_is_refused(tmp_path, other):
+    Run(0, ema=False, optimizer="sgd").save(tmp_path / "last", Progress(1))
+    with pytest.raises(CheckpointError, match=r"training\.pt: cannot be resumed with these settings .*--out"):
+        Run(1, **other).load(tmp_path / "last")
+
+
+def test_a_state_with_other_parts_frozen_is_refused(tmp_path):
+    Run(0).save(tmp_path / "last", Progress(1))
+    fresh = Run(1)
+    fresh.network.backbone.requires_grad_(False)
+    fresh.optimizer = make_optimizer(fresh.network, TrainConfig())
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        fresh.load(tmp_path / "last")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a state", None])
+def test_a_damaged_state_is_named(tmp_path, content):
+    Run(0).save(tmp_path / "last", Progress(1))
+    path = tmp_path / "last" / STATE
+    path.write_bytes(path.read_bytes()[:500] if content is None else content)
+    with pytest.raises(CheckpointError, match=r"training\.pt"):
+        Run(1).load(tmp_path / "last")
+
+
+def lines(count: int) -> str:
+    return "".join(json.dumps({"kind": "train", "step": step, "loss": step / 4}) + "\n" for step in range(1, count + 1))
+
+
+def test_the_log_forgets_the_steps_that_are_done_again(tmp_path):
+    (tmp_path / LOG).write_text(lines(5))
+    console = Console(file=io.StringIO())
+    with RunLog(tmp_path, 6, 3, console, active=True) as log:
+        log.train(4, 0.5, 0.1, 2.0, 0.25)
+        log.validation(4, float("nan"), 0.75, best=True)
+    entries = read_log(tmp_path)
+    assert [(entry["kind"], entry["step"]) for entry in entries] == [
+        ("train", 1),
+        ("train", 2),
+        ("train", 3),
+        ("train", 4),
+        ("validation", 4),
+    ]
+    assert entries[3] == {
+        "kind": "train",
+        "step": 4,
+        "loss": 0.5,
+        "learning_rate": 0.1,
+        "images_per_second": 2.0,
+        "wait_share": 0.25,
+    }
+    assert entries[4] == {"kind": "validation", "step": 4, "miou": None, "pixel_accuracy": 0.75}
+    assert "step 4/6" in console.file.getvalue()
+    assert "(best so far)" in console.file.getvalue()
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path):
+    (tmp_path / LOG).write_text(lines(3)[:-9])
+    assert [entry["step"] for entry in read_log(tmp_path)] == [1, 2]
+    with RunLog(tmp_path, 6, 3, Console(file=io.StringIO()), active=True) as log:
+        log.validation(4, 0.5, 0.75, best=False)
+    assert [entry["step"] for entry in read_log(tmp_path)] == [1, 2, 4]
+
+
+def test_no_log_is_an_empty_log(tmp_path):
+    assert read_log(tmp_path) == []
+
+
+def test_a_silent_log_writes_nothing(tmp_path):
+    console = Console(file=io.StringIO())
+    with RunLog(tmp_path, 6, 0, console, active=False) as log:
+        log.step(1, 0.5, 2.0, 0.25)
+        log.train(1, 0.5, 0.1, 2.0, 0.25)
+        log.validation(1, 0.5, 0.5, best=True)
+    assert list(tmp_path.iterdir()) == []
+    assert console.file.getvalue() == ""
