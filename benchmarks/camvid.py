@@ -3,7 +3,7 @@
     python benchmarks/camvid.py run DATA TRUNK RESULTS    # train and test all three (hours)
     python benchmarks/camvid.py table RESULTS             # the comparison as a Markdown table
 
-DATA is CamVid in the layout of the README; TRUNK holds timm's ImageNet weights of mobilenetv2_100. CamVid's pictures may
+DATA is CamVid in the layout of the README; TRUNK holds timm's ImageNet weights of mobilenetv2_100. Its pictures may
 not be passed on, so the reports that are kept show none.
 """
 

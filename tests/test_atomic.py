@@ -38,7 +38,8 @@ def test_a_failure_leaves_the_older_file(tmp_path):
             temporary.write_text("half")
             raise KeyboardInterrupt
 
-    pytest.raises(KeyboardInterrupt, write)
+    with pytest.raises(KeyboardInterrupt):
+        write()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["notes.txt"]
 
@@ -63,7 +64,8 @@ def test_a_failure_leaves_the_older_folder(tmp_path):
             (temporary / "half").touch()
             raise RuntimeError("full")
 
-    pytest.raises(RuntimeError, write)
+    with pytest.raises(RuntimeError):
+        write()
     assert os.listdir(path) == ["old"]
     assert os.listdir(tmp_path) == ["model"]
 
@@ -85,7 +87,8 @@ def test_a_folder_left_by_a_kill_goes_with_the_next_success_only(tmp_path):
         with atomic_folder(path):
             raise RuntimeError("full")
 
-    pytest.raises(RuntimeError, write)
+    with pytest.raises(RuntimeError):
+        write()
     assert surviving_folder(path) == previous
     with atomic_folder(path) as temporary:
         (temporary / "new").touch()
@@ -113,5 +116,5 @@ def test_a_parent_that_is_a_file(tmp_path, atomic):
         with atomic(tmp_path / "file" / "inside"):
             pass
 
-    with pytest.raises(AsymsegError, match="cannot be made or written .*; choose another place"):
+    with pytest.raises(AsymsegError, match=r"cannot be made or written .*; choose another place"):
         write()

@@ -116,7 +116,10 @@ def test_needs_nothing_but_itself() -> None:
     assert "http-equiv" not in text
     assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)\)", text))
     # names of XML vocabularies are the only addresses, and nothing fetches them
-    assert set(re.findall(r"https?://[^\"' )]+", text)) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"' )]+", text)) <= {
+        "http://www.w3.org/2000/svg",
+        "http://www.w3.org/1999/xlink",
+    }
     assert len(page.ids) == len(set(page.ids))
     assert {address[1:] for address in page.addresses if address.startswith("#")} <= set(page.ids)
 

@@ -271,7 +271,10 @@ def test_a_backbone_that_wants_multiples():
         ({"backbone": "resent50"}, "'resent50' is no timm model; close: res.*resnet50"),
         ({"backbone": "densenet121"}, "its own is 32: set model.output_stride to 32"),
         ({"backbone": "resnet10t", "stages": (5, 9)}, "'resnet10t' gives no feature maps"),
-        ({"backbone": "mixer_s32_224", "output_stride": 32}, "'mixer_s32_224' cannot be used: it takes images of one size only"),
+        (
+            {"backbone": "mixer_s32_224", "output_stride": 32},
+            "'mixer_s32_224' cannot be used: it takes images of one size only",
+        ),
     ],
 )
 @pytest.mark.usefixtures("no_shape_checks")

@@ -196,7 +196,7 @@ def test_a_config_that_is_no_json(saved, text):
         (("source",), {}, "source: not of the kind"),
         (("license",), 3, "license: not of the kind"),
         (("classes",), {"a": 1}, 'expected an object with a list "classes"'),
-        (("classes",), ["sky", "road", "car"], "lists 3 classes for a network of 2"),
+        (("classes",), ["sky", "road", "car"], "3 classes but 2 palette colours"),
         (("palette",), [[1, 2]], "palette"),
         (("network", "speed"), 11, "speed"),
         (("network", "pretrained"), True, "pretrained"),  # would ask the network for weights

@@ -179,9 +179,7 @@ def test_scales_and_flips_average_probabilities():
     np.testing.assert_allclose(seen(flip=True), (seen() + mirrored) / 2, atol=1e-6)
     assert np.abs(seen() - mirrored).max() > 0.1
     three = seen(scales=(0.5, 1.0, 1.5))
-    np.testing.assert_allclose(
-        three, (seen(scales=(0.5,)) + seen(scales=(1.0,)) + seen(scales=(1.5,))) / 3, atol=1e-6
-    )
+    np.testing.assert_allclose(three, (seen(scales=(0.5,)) + seen(scales=(1.0,)) + seen(scales=(1.5,))) / 3, atol=1e-6)
     assert np.abs(seen(scales=(0.5,)) - seen()).max() > 0.1
     np.testing.assert_allclose(three.sum(0), 1, atol=1e-6)
 
@@ -243,7 +241,9 @@ def test_auto_finds_a_device():
 
 def test_load_takes_a_model_folder_or_a_run(tmp_path):
     torch.manual_seed(0)
-    network = ANNNet(3, "resnet10t", stages=(1, 2), key_channels=4, value_channels=4, aux_channels=0)
+    network = ANNNet(
+        3, "resnet10t", stages=(1, 2), key_channels=4, value_channels=4, context_channels=8, aux_channels=0
+    )
     save_model(tmp_path / "run" / "best", network, replace(INFO, flip=True))
     image = smooth_image()
     direct, by_run = load(tmp_path / "run" / "best", "cpu"), load(str(tmp_path / "run"), "cpu")

@@ -75,7 +75,9 @@ def test_a_folder_with_subfolders(predictor, photos, tmp_path):
         "trip/day one/c.png",
         "trip/day one/c_overlay.jpg",
     ]
-    assert sorted(outcome.written) == sorted(tmp_path / "out" / name for name in ("a.png", "b.png", "trip/day one/c.png"))
+    assert sorted(outcome.written) == sorted(
+        tmp_path / "out" / name for name in ("a.png", "b.png", "trip/day one/c.png")
+    )
     assert outcome.failures == ()
     assert told == [(1, 3), (2, 3), (3, 3)]
     for name, mask in masks.items():
@@ -86,7 +88,7 @@ def test_a_folder_with_subfolders(predictor, photos, tmp_path):
 
 
 def test_a_pattern_keeps_the_places_below_its_fixed_part(predictor, photos, tmp_path):
-    folder, masks = photos
+    folder, _masks = photos
     predict_files(predictor, folder / "**" / "*.[Bb]??", tmp_path / "out", overlay=False)
     assert files(tmp_path / "out") == ["trip/day one/c.png"]
     root, paths = find_images(folder / "*")

@@ -17,7 +17,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, load_model
 from asymseg.training.log import LOG, RunLog, read_log
 from asymseg.training.optimizer import make_optimizer
-from asymseg.training.state import STATE, Progress, evaluated_network, load_last, save_last
+from asymseg.training.state import STATE, Progress, Run, load_last, save_last
 
 INFO = ModelInfo(Classes(("a", "b")), (0.5,) * 3, (0.2,) * 3)
 
@@ -34,26 +34,29 @@ class TwoMaps(nn.Module):
         return x, x
 
 
-class Run:
-    """All that a state is made of, after one step."""
+def make_run(seed: int, ema: bool = True, **settings) -> Run:
+    """A run after one step."""
+    torch.manual_seed(seed)
+    network = ANNNet(
+        2, TwoMaps(), key_channels=4, value_channels=4, context_channels=4, aux_channels=0, pool_sizes=(1,)
+    )
+    optimizer = make_optimizer(network, TrainConfig(**settings))
+    average = ModelEmaV3(network, decay=0.5) if ema else None
+    network(torch.rand(2, 3, 4, 4)).square().sum().backward()
+    optimizer.step()
+    if average is not None:
+        average.update(network)
+    return Run(network, network, optimizer, average, Accelerator(), Progress())
 
-    def __init__(self, seed: int, ema: bool = True, **settings) -> None:
-        torch.manual_seed(seed)
-        self.network = ANNNet(
-            2, TwoMaps(), key_channels=4, value_channels=4, context_channels=4, aux_channels=0, pool_sizes=(1,)
-        )
-        self.optimizer = make_optimizer(self.network, TrainConfig(**settings))
-        self.average = ModelEmaV3(self.network, decay=0.5) if ema else None
-        self.network(torch.rand(2, 3, 4, 4)).square().sum().backward()
-        self.optimizer.step()
-        if self.average is not None:
-            self.average.update(self.network)
 
-    def save(self, folder, progress) -> None:
-        save_last(folder, progress, self.network, self.optimizer, self.average, Accelerator(), INFO)
+def save(run: Run, folder, progress: Progress) -> None:
+    run.progress = progress
+    save_last(folder, run, INFO)
 
-    def load(self, folder) -> Progress | None:
-        return load_last(folder, self.network, self.optimizer, self.average, Accelerator())
+
+def load(run: Run, folder) -> Progress:
+    load_last(folder, run)
+    return run.progress
 
 
 def equal(one, two) -> bool:
@@ -68,45 +71,45 @@ def equal(one, two) -> bool:
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_state_comes_back(tmp_path, optimizer):
-    saved, fresh = Run(0, optimizer=optimizer), Run(1, optimizer=optimizer)
+    saved, fresh = make_run(0, optimizer=optimizer), make_run(1, optimizer=optimizer)
     progress = Progress(7, 0.25, 5, [1.5, 1.25])
-    saved.save(tmp_path / "last", progress)
-    assert fresh.load(tmp_path / "last") == progress
+    save(saved, tmp_path / "last", progress)
+    assert load(fresh, tmp_path / "last") == progress
     assert equal(saved.network.state_dict(), fresh.network.state_dict())
     assert equal(saved.optimizer.state_dict(), fresh.optimizer.state_dict())
     assert equal(saved.average.module.state_dict(), fresh.average.module.state_dict())
 
 
 def test_nothing_saved_yet_is_no_error(tmp_path):
-    assert Run(0).load(tmp_path / "last") is None
+    assert load(make_run(0), tmp_path / "last") == Progress()
 
 
 def test_a_save_that_was_killed_between_its_renames_is_found(tmp_path):
-    saved, fresh = Run(0), Run(1)
-    saved.save(tmp_path / "last", Progress(3))
+    saved, fresh = make_run(0), make_run(1)
+    save(saved, tmp_path / "last", Progress(3))
     (tmp_path / "last").rename(tmp_path / "last.previous")
-    assert fresh.load(tmp_path / "last").step == 3
+    assert load(fresh, tmp_path / "last").step == 3
 
 
 def test_a_save_that_fails_leaves_the_older_one_and_no_half_folder(tmp_path, monkeypatch):
-    run = Run(0)
-    run.save(tmp_path / "last", Progress(1))
+    run = make_run(0)
+    save(run, tmp_path / "last", Progress(1))
 
     def full_disk(*arguments):
         raise OSError("no space left on device")
 
     monkeypatch.setattr("asymseg.training.state.torch.save", full_disk)
     with pytest.raises(OSError, match="no space"):
-        run.save(tmp_path / "last", Progress(2))
+        save(run, tmp_path / "last", Progress(2))
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
-    assert Run(1).load(tmp_path / "last").step == 1
+    assert load(make_run(1), tmp_path / "last").step == 1
 
 
 def test_last_is_a_model_that_can_be_used_and_holds_the_average(tmp_path):
-    run = Run(0)
-    assert evaluated_network(run.network, run.average) is run.average.module
-    assert evaluated_network(run.network, None) is run.network
-    run.save(tmp_path / "last", Progress(1))
+    run = make_run(0)
+    assert run.evaluated is run.average.module
+    assert make_run(0, ema=False).evaluated.state_dict().keys() == run.network.state_dict().keys()
+    save(run, tmp_path / "last", Progress(1))
     config = json.loads((tmp_path / "last" / "config.json").read_text())
     assert config["classes"] == ["a", "b"]
     network, _ = load_model(tmp_path / "last", TwoMaps())
@@ -115,9 +118,9 @@ def test_last_is_a_model_that_can_be_used_and_holds_the_average(tmp_path):
 
 
 def test_settings_of_now_beat_those_of_the_state(tmp_path):
-    Run(0, weight_decay=0.1, momentum=0.9).save(tmp_path / "last", Progress(1))
-    fresh = Run(1, weight_decay=0.3, momentum=0.5)
-    fresh.load(tmp_path / "last")
+    save(make_run(0, weight_decay=0.1, momentum=0.9), tmp_path / "last", Progress(1))
+    fresh = make_run(1, weight_decay=0.3, momentum=0.5)
+    load(fresh, tmp_path / "last")
     assert fresh.optimizer.param_groups[0]["weight_decay"] == 0.3
     assert fresh.optimizer.param_groups[1]["weight_decay"] == 0
     assert fresh.optimizer.param_groups[0]["momentum"] == 0.5
@@ -125,27 +128,27 @@ def test_settings_of_now_beat_those_of_the_state(tmp_path):
 
 @pytest.mark.parametrize("other", [{"optimizer": "adamw", "ema": False}, {"optimizer": "sgd", "ema": True}])
 def test_a_state_of_other_settings_is_refused(tmp_path, other):
-    Run(0, ema=False, optimizer="sgd").save(tmp_path / "last", Progress(1))
+    save(make_run(0, ema=False, optimizer="sgd"), tmp_path / "last", Progress(1))
     with pytest.raises(CheckpointError, match=r"training\.pt: cannot be resumed with these settings .*--out"):
-        Run(1, **other).load(tmp_path / "last")
+        load(make_run(1, **other), tmp_path / "last")
 
 
 def test_a_state_with_other_parts_frozen_is_refused(tmp_path):
-    Run(0).save(tmp_path / "last", Progress(1))
-    fresh = Run(1)
+    save(make_run(0), tmp_path / "last", Progress(1))
+    fresh = make_run(1)
     fresh.network.backbone.requires_grad_(False)
     fresh.optimizer = make_optimizer(fresh.network, TrainConfig())
     with pytest.raises(CheckpointError, match="cannot be resumed"):
-        fresh.load(tmp_path / "last")
+        load(fresh, tmp_path / "last")
 
 
 @pytest.mark.parametrize("content", [b"", b"not a state", None])
 def test_a_damaged_state_is_named(tmp_path, content):
-    Run(0).save(tmp_path / "last", Progress(1))
+    save(make_run(0), tmp_path / "last", Progress(1))
     path = tmp_path / "last" / STATE
     path.write_bytes(path.read_bytes()[:500] if content is None else content)
     with pytest.raises(CheckpointError, match=r"training\.pt"):
-        Run(1).load(tmp_path / "last")
+        load(make_run(1), tmp_path / "last")
 
 
 def lines(count: int) -> str:

@@ -23,7 +23,8 @@ from asymseg.errors import CheckpointError, ConfigError, TrainingError
 from asymseg.evaluation.evaluate import Evaluation
 from asymseg.model.checkpoint import load_model
 from asymseg.training.log import read_log
-from asymseg.training.train import make_network, train
+from asymseg.training.plan import make_network
+from asymseg.training.train import train
 
 TINY: dict[str, dict[str, Any]] = {
     "model": {
@@ -400,13 +401,14 @@ def test_bf16_runs_even_after_another_precision_and_its_average_is_its_own(data,
 
     seen = []
 
-    def noting(network, *arguments):
+    def noting(run_, *arguments):
+        network = run_.evaluated
         images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             before = network.eval()(images)
             network.classifier.bias += 1
             seen.append((network(images) - before).mean().item())
-        return original(network, *arguments)
+        return original(run_, *arguments)
 
     original = module._validate
     with pytest.MonkeyPatch.context() as patch:

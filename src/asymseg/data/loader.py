@@ -1,5 +1,6 @@
 """Pairs to batches. What a batch holds depends on the seed and its number alone, not on workers, restarts or time."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -79,6 +80,30 @@ def training_loader(
         generator=torch.Generator(),  # without it the loader would draw from the generator that dropout uses
     )
     return _batches(loader)
+
+
+class TimedBatches:
+    """Batches, and what share of the time was spent waiting for them."""
+
+    def __init__(self, batches: Iterator[Batch], batch_size: int) -> None:
+        self.batches, self.batch_size = batches, batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was measured so far."""
+        self.began, self.waited, self.taken = time.monotonic(), 0.0, 0
+
+    def __next__(self) -> Batch:
+        asked = time.monotonic()
+        batch = next(self.batches)
+        self.waited += time.monotonic() - asked
+        self.taken += 1
+        return batch
+
+    def speed(self) -> tuple[float, float]:
+        """Images per second over all processes, and the share of the time spent waiting, since the last restart."""
+        elapsed = max(time.monotonic() - self.began, 1e-9)
+        return self.taken * self.batch_size / elapsed, self.waited / elapsed
 
 
 def order(count: int, seed: int, epoch: int) -> np.ndarray:

@@ -52,7 +52,7 @@ class Predictor:
 
     def __init__(self, network: ANNNet, info: ModelInfo, device: Device = "auto") -> None:
         self.device = choose_device(device)
-        self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
+        self.network = network.to(self.device).eval()
         self.info = info
 
     def __call__(self, source: ImageSource) -> Result:
@@ -105,7 +105,7 @@ def load(source: str | Path, device: Device = "auto") -> Predictor:
     if (folder / "best").is_dir() and not (folder / "config.json").is_file():
         folder = folder / "best"
     network, info = load_model(folder)
-    return Predictor(network, info, device)
+    return Predictor(network.to(memory_format=torch.channels_last), info, device)
 
 
 def choose_device(device: Device) -> torch.device:

@@ -33,49 +33,56 @@ class Progress:
     """Of each step since the last training line of the log."""
 
 
-def save_last(
-    folder: Path,
-    progress: Progress,
-    network: ANNNet,
-    optimizer: torch.optim.Optimizer,
-    average: ModelEmaV3 | None,
-    accelerator: Accelerator,
-    info: ModelInfo,
-) -> None:
+@dataclass
+class Run:
+    """All that moves during a run."""
+
+    network: ANNNet
+    model: nn.Module
+    """The same network, as accelerate wraps it."""
+    optimizer: torch.optim.Optimizer
+    average: ModelEmaV3 | None
+    """Moving average of the network, where there is one."""
+    accelerator: Accelerator
+    progress: Progress
+
+    @property
+    def evaluated(self) -> ANNNet:
+        """The network that is measured and saved: the moving average where there is one."""
+        module: nn.Module = self.network if self.average is None else self.average.module
+        assert isinstance(module, ANNNet)
+        return module
+
+
+def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
     """Write `folder` as a model that can be used and a state that can be resumed, whole or not at all."""
     state: dict[str, Any] = {
-        "progress": vars(progress),
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "average": average.module.state_dict() if average is not None else None,
-        "scaler": accelerator.scaler.state_dict() if accelerator.scaler is not None else None,
+        "progress": vars(run.progress),
+        "network": run.network.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "average": run.average.module.state_dict() if run.average is not None else None,
+        "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     }
     with atomic_folder(folder) as temporary:
-        write_model(temporary, evaluated_network(network, average), info)
+        write_model(temporary, run.evaluated, info)
         torch.save(state, temporary / STATE)
 
 
-def load_last(
-    folder: Path,
-    network: ANNNet,
-    optimizer: torch.optim.Optimizer,
-    average: ModelEmaV3 | None,
-    accelerator: Accelerator,
-) -> Progress | None:
-    """Fill network, optimizer and the rest from `folder`; None where there is no state yet. Raises CheckpointError."""
+def load_last(folder: Path, run: Run) -> None:
+    """Put `run` where it was saved; it stays as it is where nothing was saved yet. Raises CheckpointError."""
     found = surviving_folder(folder)
     if found is None:
-        return None
+        return
     path = found / STATE
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        _load_optimizer(optimizer, state["optimizer"])
-        if average is not None:
-            average.module.load_state_dict(state["average"])
-        if accelerator.scaler is not None and state["scaler"] is not None:
-            accelerator.scaler.load_state_dict(state["scaler"])
-        return Progress(**state["progress"])
+        run.network.load_state_dict(state["network"])
+        _load_optimizer(run.optimizer, state["optimizer"])
+        if run.average is not None:
+            run.average.module.load_state_dict(state["average"])
+        if run.accelerator.scaler is not None and state["scaler"] is not None:
+            run.accelerator.scaler.load_state_dict(state["scaler"])
+        run.progress = Progress(**state["progress"])
     except (
         OSError,
         RuntimeError,
@@ -101,10 +108,3 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     optimizer.load_state_dict(state)
     for group, kept in zip(optimizer.param_groups, settings, strict=True):
         group.update(kept)
-
-
-def evaluated_network(network: ANNNet, average: ModelEmaV3 | None) -> ANNNet:
-    """The network that is measured and saved: the moving average where there is one."""
-    module: nn.Module = network if average is None else average.module
-    assert isinstance(module, ANNNet)
-    return module

@@ -1,0 +1,145 @@
+"""Everything before the first step: folder, data, network, and the words that say what will happen."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from rich.console import Console
+from rich.markup import escape
+from torch import nn
+
+from asymseg.config import Config, TrainConfig
+from asymseg.data.dataset import DataSet, check_masks, count_warnings, median_frequency_weights, open_dataset
+from asymseg.data.loader import measure_normalisation
+from asymseg.errors import ConfigError, TrainingError
+from asymseg.model.annnet import ANNNet
+from asymseg.model.backbone import backbone_normalisation
+from asymseg.model.checkpoint import ModelInfo, parameter_count
+from asymseg.training.optimizer import freeze_batchnorm
+
+
+def claim_folder(out: Path, resume: bool) -> None:
+    """Refuse a folder that holds another run."""
+    if not resume and ((out / "last").exists() or (out / "log.jsonl").exists()):
+        raise TrainingError(f"{out}: holds a run already; go on with it by --resume, or name another folder by --out")
+
+
+def make_accelerator(settings: TrainConfig) -> Accelerator:
+    """Devices, processes, precision and accumulation."""
+    if settings.precision == "fp16" and not torch.cuda.is_available():
+        raise ConfigError("train.precision = fp16 needs a CUDA device; use bf16 or fp32 here")
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
+    AcceleratorState._reset_state()  # it is one per process and would refuse a second run of another precision
+    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=settings.accumulation)
+
+
+def open_data(data: str | Path | None, config: Config) -> DataSet:
+    """The data folder, or the two folders that the configuration names."""
+    if (data is None) == (config.data.images is None):
+        raise ConfigError("give either a data folder or both --images and --masks")
+    return open_dataset(
+        None if data is None else Path(data),
+        images=config.data.images,
+        masks=config.data.masks,
+        holdout=config.data.holdout,
+    )
+
+
+def check_data(dataset: DataSet, config: Config, console: Console | None) -> np.ndarray | None:
+    """Labelled pixels per training image and class, after a look at every mask; None where not asked for."""
+    for split in ("train", "val"):
+        if not dataset.splits.get(split):
+            raise ConfigError(f"training needs a {split!r} part; the data has {', '.join(dataset.splits)}")
+    if not config.data.check:
+        return None
+    workers, silent = max(1, config.data.workers), Console(quiet=True)
+    with (console or silent).status("checking every mask"):
+        counts = {split: check_masks(dataset.splits[split], dataset.classes, workers) for split in ("train", "val")}
+    if console is not None:
+        for line in count_warnings(counts, dataset):
+            console.print(f"[yellow]warning[/yellow] {escape(line)}", highlight=False)
+    return counts["train"]
+
+
+def class_weights(settings: TrainConfig, counts: np.ndarray | None, dataset: DataSet) -> torch.Tensor | None:
+    """One weight per class, given or by median frequency; None for equal ones."""
+    if settings.class_weights is None:
+        return None
+    if settings.class_weights == "median_frequency":
+        if counts is None:
+            counts = check_masks(dataset.splits["train"], dataset.classes, 1)
+        return torch.tensor(median_frequency_weights(counts))
+    if len(settings.class_weights) != len(dataset.classes):
+        raise ConfigError(
+            f"train.class_weights has {len(settings.class_weights)} numbers for {len(dataset.classes)} classes; "
+            "give one each"
+        )
+    return torch.tensor(settings.class_weights)
+
+
+def make_network(config: Config, num_classes: int) -> ANNNet:
+    """The network that a configuration describes."""
+    settings = config.model.model_dump()
+    if config.train.aux_weight == 0:
+        settings["aux_channels"] = 0
+    network = ANNNet(num_classes, **settings)
+    if config.train.backbone_factor == 0:
+        network.backbone.requires_grad_(False)
+    if config.train.freeze_batchnorm:
+        freeze_batchnorm(network.backbone)
+    if config.train.channels_last:
+        network = network.to(memory_format=torch.channels_last)
+    if config.train.sync_batchnorm and torch.cuda.is_available() and torch.distributed.is_initialized():
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    return network
+
+
+def model_info(config: Config, dataset: DataSet) -> ModelInfo:
+    """What the model folder will say beside the weights."""
+    channels = config.model.in_channels
+    if config.data.mean is not None and config.data.std is not None:
+        if not len(config.data.mean) == len(config.data.std) == channels:
+            raise ConfigError(f"data.mean and data.std need one number for each of the {channels} channels")
+        mean, std = config.data.mean, config.data.std
+    elif channels == 3:
+        mean, std = backbone_normalisation(config.model.backbone)
+    else:
+        mean, std = measure_normalisation(dataset.splits["train"], channels)
+    return ModelInfo(dataset.classes, mean, std, scales=config.eval.scales, flip=config.eval.flip)
+
+
+def announce(
+    console: Console, dataset: DataSet, network: ANNNet, config: Config, accelerator: Accelerator, done: int, out: Path
+) -> None:
+    """Say what will happen before the first step."""
+    settings = config.train
+    images = {split: len(pairs) for split, pairs in dataset.splits.items()}
+    epochs = settings.steps * settings.batch_size * settings.accumulation / images["train"]
+    for note in dataset.notes:
+        console.print(f"note: {note}", highlight=False, markup=False)
+    model = config.model
+    for line in (
+        "images      " + ", ".join(f"{count} {split}" for split, count in images.items()),
+        f"classes     {len(dataset.classes)}: {', '.join(dataset.classes.names)}",
+        f"network     {model.backbone}, fusion {model.fusion}, context {model.context}, "
+        f"output stride {model.output_stride}, {parameter_count(network) / 1e6:.1f} M parameters",
+        f"steps       {settings.steps} ({epochs:.1f} epochs)" + (f", going on after step {done}" if done else ""),
+        f"batch       {settings.batch_size} x {config.data.crop_size[0]}x{config.data.crop_size[1]} on "
+        f"{accelerator.num_processes} {accelerator.device.type} device(s), accumulation {settings.accumulation}, "
+        f"{settings.precision}",
+        f"learning    {settings.optimizer}, rate {settings.learning_rate:g}, "
+        f"backbone {settings.learning_rate * settings.backbone_factor:g}, poly {settings.power:g}, "
+        f"warm-up {settings.warmup_steps}",
+        f"writes to   {out}",
+    ):
+        console.print(line, highlight=False, markup=False)
+    per_device = settings.batch_size // accelerator.num_processes
+    synchronised = settings.sync_batchnorm and accelerator.device.type == "cuda"
+    if (settings.batch_size if synchronised else per_device) < 4 and not settings.freeze_batchnorm:
+        console.print(
+            f"[yellow]warning[/yellow] BatchNorm sees {per_device} image(s) at a time, fewer than 4: poor statistics; "
+            "raise train.batch_size, or set train.freeze_batchnorm",
+            highlight=False,
+        )
