@@ -118,3 +118,14 @@ def test_a_parent_that_is_a_file(tmp_path, atomic):
 
     with pytest.raises(AsymsegError, match=r"cannot be made or written .*; choose another place"):
         write()
+
+
+def test_a_folder_where_a_file_should_be_and_the_other_way_round(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(AsymsegError, match="a folder of that name is in the way"), atomic_file(tmp_path / "folder"):
+        pass
+    with pytest.raises(AsymsegError, match="a file of that name is in the way"), atomic_folder(tmp_path / "file"):
+        pass
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+    assert (tmp_path / "file").read_text() == "mine"

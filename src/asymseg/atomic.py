@@ -13,7 +13,7 @@ from asymseg.errors import AsymsegError
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` if the block ends well, and is removed if not."""
-    _make_parent(path)
+    _make_place(path, path.is_dir())
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
@@ -32,7 +32,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Two renames are needed to replace a folder, so a kill between them leaves the older one as `NAME.previous`;
     `surviving_folder` finds it.
     """
-    _make_parent(path)
+    _make_place(path, path.exists() and not path.is_dir())
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     previous = path.with_name(f"{path.name}.previous")
     try:
@@ -53,7 +53,9 @@ def surviving_folder(path: Path) -> Path | None:
     return next((candidate for candidate in (path, previous) if candidate.is_dir()), None)
 
 
-def _make_parent(path: Path) -> None:
+def _make_place(path: Path, taken: bool) -> None:
+    if taken:
+        raise AsymsegError(f"{path}: a {'folder' if path.is_dir() else 'file'} of that name is in the way; remove it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

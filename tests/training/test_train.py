@@ -26,6 +26,9 @@ from asymseg.training.log import read_log
 from asymseg.training.plan import make_network
 from asymseg.training.train import train
 
+# The results do not depend on how many cores there are; how many workers are wise does.
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
 TINY: dict[str, dict[str, Any]] = {
     "model": {
         "backbone": "resnet10t",

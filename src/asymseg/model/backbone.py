@@ -127,7 +127,7 @@ def _create(
             )
         except (TypeError, AssertionError) as error:
             refused = error
-        except (OSError, RuntimeError, ValueError, IndexError) as error:
+        except (OSError, RuntimeError, ValueError, LookupError) as error:
             if not weights:
                 raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(error)}") from None
             source = weights.get("pretrained_cfg_overlay", {}).get("file", "timm's weights")
