@@ -14,7 +14,7 @@ jaxtyping.install_import_hook([f"asymseg.{stage}" for stage in STAGES], "shape_c
 # Before huggingface_hub is imported, which reads it once: a test that wants a download fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -13,8 +13,14 @@ from asymseg.errors import ConfigError
 RECIPES = Path(__file__).parent / "recipes"
 
 
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class ModelConfig(_Section):
@@ -77,7 +83,7 @@ class DataConfig(_Section):
     """Random brightness, contrast, saturation and hue."""
     mean: tuple[float, ...] | None = None
     """Mean per channel on the 0..1 scale; by default the backbone's, or measured where channels are not RGB."""
-    std: tuple[float, ...] | None = None
+    std: tuple[Positive, ...] | None = None
     """Standard deviation per channel on the 0..1 scale; by default the backbone's, or measured."""
     workers: int = Field(2, ge=0)
     """Processes that decode and augment; 0 does it in the main process."""
@@ -111,7 +117,7 @@ class TrainConfig(_Section):
     learning_rate: float = Field(0.01, gt=0)
     """Learning rate of the head at its highest."""
     backbone_factor: float = Field(1.0, ge=0)
-    """The backbone's learning rate as a share of the head's; 0 freezes its weights."""
+    """The backbone's learning rate as a share of the head's; 0 freezes its weights and its statistics."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
@@ -130,7 +136,7 @@ class TrainConfig(_Section):
     """OHEM keeps at least this many pixels of a batch on a device."""
     ohem_min_share: float | None = Field(None, gt=0, le=1)
     """The same as a share of the batch's labelled pixels; replaces ohem_min_kept where given."""
-    class_weights: Literal["median_frequency"] | tuple[float, ...] | None = None
+    class_weights: Literal["median_frequency"] | tuple[NotNegative, ...] | None = None
     """Weight of each class in the loss: one number per class, or from how often each occurs."""
     aux_weight: float = Field(0.4, ge=0)
     """Weight of the auxiliary classifier's loss; 0 builds none."""
@@ -152,14 +158,14 @@ class TrainConfig(_Section):
     """Steps between checkpoints to resume from."""
     log_every: int = Field(50, ge=1)
     """Steps between lines in log.jsonl and TensorBoard."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Decides the initial weights, the order of images and every augmentation."""
 
 
 class EvalConfig(_Section):
     """How a model is measured, and how it predicts."""
 
-    scales: tuple[float, ...] = Field((1.0,), min_length=1)
+    scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
     """Sizes at which the network sees an image; class probabilities are averaged over them."""
     flip: bool = False
     """Also see each image mirrored."""
@@ -185,6 +191,8 @@ def make_config(*layers: Mapping[str, Any], where: str = "settings") -> Config:
     merged: dict[str, Any] = {}
     for layer in layers:
         for section, values in layer.items():
+            if values is None:
+                continue  # a section of a YAML file without a key below it
             if isinstance(values, Mapping) and isinstance(merged.get(section), dict):
                 merged[section].update(values)
             else:
