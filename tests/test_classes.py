@@ -84,11 +84,17 @@ def test_ids_0_and_255_of_a_plain_list():
         ({"classes": [str(number) for number in range(256)]}, "1 to 255 classes; this one lists 256"),
         ({"classes": ["sky", ""]}, "non-empty text"),
         ({"classes": ["sky", 3]}, "non-empty text"),
+        ({"classes": ["sky\nroad"]}, "non-empty text of one line"),
+        ('{"classes": ["\\ud800"]}', "non-empty text of one line"),
+        ("[" * 200_000, "not readable as JSON"),
+        ('{"classes": ["sky"], "ignore": ' + "1" * 5000 + "}", "not readable as JSON"),
         ({"classes": ["sky", "sky"]}, "class names occur more than once: sky"),
         ({"classes": ["sky"], "palette": [[1, 2, 3], [4, 5, 6]]}, "1 classes but 2 palette colours"),
         ({"classes": ["sky"], "palette": [[1, 2]]}, "three numbers from 0 to 255"),
         ({"classes": ["sky"], "palette": [[1, 2, 256]]}, "three numbers from 0 to 255"),
         ({"classes": ["sky"], "palette": ["#ffffff"]}, "three numbers from 0 to 255"),
+        ({"classes": ["sky"], "palette": 5}, '"palette" must be a list'),
+        ({"classes": ["sky"], "palette": {"sky": [1, 2, 3]}}, '"palette" must be a list'),
         ({"classes": ["sky"], "ignore": -1}, '"ignore" must be a whole number from 0 to 65535, not -1'),
         ({"classes": ["sky"], "ignore": True}, '"ignore" must be a whole number'),
         ({"classes": ["sky"], "ignore_color": 5}, '"ignore_color" must be three numbers'),
@@ -100,6 +106,12 @@ def test_ids_0_and_255_of_a_plain_list():
         ({"classes": ["sky"], "values": {"7": "road"}}, "maps raw id 7 to 'road', which is not a class"),
         ({"classes": ["sky"], "values": {"7": 1}}, "maps raw id 7 to 1, which is not a class"),
         ({"classes": ["sky"], "values": {"7": True}}, "maps raw id 7 to True, which is not a class"),
+        ({"classes": ["sky"], "values": {"1": [1]}}, "maps raw id 1 to [1], which is not a class"),
+        ({"classes": ["sky"], "values": {"1": {"sky": 1}}}, "maps raw id 1 to {'sky': 1}, which is not a class"),
+        ({"classes": ["sky"], "values": {"\u00b2": 0}}, "maps '\u00b2', which is not a raw id"),
+        ({"classes": ["sky"], "values": {"\u0667": 0}}, "maps '\u0667', which is not a raw id"),
+        ({"classes": ["sky"], "values": {"0" * 5000: 0}}, "which is not a raw id"),
+        ({"classes": ["sky"], "values": {"7": 0, "07": 0}}, "maps raw id 7 more than once"),
     ],
 )
 def test_faults_are_named_with_their_file(tmp_path, content, message):
@@ -108,6 +120,27 @@ def test_faults_are_named_with_their_file(tmp_path, content, message):
     assert str(caught.value).startswith(f"{tmp_path / 'classes.json'}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+ODD = (None, True, False, 0, -1, 3, 70000, 1.5, float("nan"), float("inf"), "", "sky", "7", "\u00b2", "\ud800", "a\nb")
+NESTED = tuple(box for odd in ODD for box in ([odd], [odd] * 3, [[odd] * 3], {"7": odd}, {str(odd): 0}, {"7": [odd]}))
+
+
+@pytest.mark.parametrize("key", ["classes", "palette", "ignore", "ignore_index", "ignore_color", "values"])
+def test_whatever_stands_in_the_file_it_is_read_or_refused_in_one_line(tmp_path, key):
+    messages = []
+    for odd in (*ODD, *NESTED, [], {}, [[]], {"": {}}):
+        try:
+            classes = read(tmp_path, {"classes": ["sky"], key: odd})
+        except DataError as error:
+            messages.append(str(error))
+            continue
+        assert Classes.from_dict(classes.to_dict(), "here") == classes, odd
+        assert classes.lookup(256).shape == (256,)
+    assert len(messages) > 80
+    for message in messages:
+        assert message.startswith(f"{tmp_path / 'classes.json'}: ")
+        assert len(message.encode().splitlines()) == 1  # encode() refuses what a terminal could not show
 
 
 def test_a_missing_file_is_named(tmp_path):

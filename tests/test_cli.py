@@ -132,6 +132,47 @@ def test_a_corrupt_image_is_named_and_the_rest_goes_on(trained: Path, run: Run, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "b_overlay.jpg"]
 
 
+def test_resume_goes_on_by_the_settings_of_the_run(run: Run, trained: Path, tmp_path: Path) -> None:
+    data, out = trained / "scenes", tmp_path / "run"
+    assert run("train", data, "--out", out, *TINY)[0] == 0
+    code, output = run("train", data, "--out", out)
+    assert code == 2
+    assert "--resume" in output
+    code, output = run("train", data, "--out", out, "--resume", "--train.steps", "3")
+    assert code == 0, output
+    assert "resnet10t" in output
+    assert "train.steps: 2 -> 3" in output
+    assert "going on after step 2" in output
+
+
+@pytest.mark.parametrize(
+    ("flags", "section", "name", "value"),
+    [
+        (("--train.class_weights", "1,2.5"), "train", "class_weights", (1.0, 2.5)),
+        (("--train.class_weights", "median_frequency"), "train", "class_weights", "median_frequency"),
+        (("--train.clip_norm", "none"), "train", "clip_norm", None),
+        (("--model.pool_sizes", "1", "2", "6"), "model", "pool_sizes", (1, 2, 6)),
+        (("--model.pretrained", "trunk.safetensors"), "model", "pretrained", Path("trunk.safetensors")),
+        (("--model.no-pretrained",), "model", "pretrained", False),
+        (("--data.mean", "0.5", "0.4", "--data.std", "0.2", "0.1"), "data", "std", (0.2, 0.1)),
+        (("--eval.scales", "1", "1.5"), "eval", "scales", (1.0, 1.5)),
+    ],
+)
+def test_settings_of_every_kind_can_be_given_as_flags(
+    run: Run,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    section: str,
+    name: str,
+    value: object,
+) -> None:
+    main(["train", *flags, "--print-config"])
+    path = tmp_path / "all.yaml"
+    path.write_text(capsys.readouterr().out)
+    assert getattr(getattr(Config.model_validate(read_config(path)), section), name) == value
+
+
 def rgb_data(root: Path) -> None:
     """Six photographs of odd sizes with RGB masks, as another tool would have left them."""
     rng = np.random.default_rng(0)

@@ -98,11 +98,11 @@ class Classes:
         if not isinstance(content, dict) or not isinstance(content.get("classes"), list):
             raise DataError(f'{where}: expected an object with a list "classes", as in {{"classes": ["sky", "road"]}}')
         names = content["classes"]
-        if not all(isinstance(name, str) and name for name in names):
-            raise DataError(f'{where}: every entry of "classes" must be a non-empty text')
-        palette = content.get("palette") or []
-        if not all(_is_colour(colour) for colour in palette):
-            raise DataError(f'{where}: every entry of "palette" must be three numbers from 0 to 255')
+        if not all(_is_name(name) for name in names):
+            raise DataError(f'{where}: every entry of "classes" must be a non-empty text of one line')
+        palette = [] if content.get("palette") is None else content["palette"]
+        if not isinstance(palette, list) or not all(_is_colour(colour) for colour in palette):
+            raise DataError(f'{where}: "palette" must be a list, and every entry of it three numbers from 0 to 255')
         ignore = content.get("ignore", content.get("ignore_index", IGNORE))
         if not _is_id(ignore):
             raise DataError(f'{where}: "ignore" must be a whole number from 0 to 65535, not {ignore!r}')
@@ -126,9 +126,16 @@ class Classes:
         """Read `classes.json`."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: not readable as JSON ({error}); see the form in the README") from None
         return cls.from_dict(content, str(path))
+
+
+def _is_name(value: Any) -> bool:
+    """A text that can be printed on one line and written to a file: JSON can hold half characters, UTF-8 cannot."""
+    return (
+        isinstance(value, str) and value.splitlines() == [value] and not any("\ud800" <= c <= "\udfff" for c in value)
+    )
 
 
 def _is_id(value: Any) -> TypeGuard[int]:
@@ -144,12 +151,21 @@ def _read_values(values: Any, names: list[str]) -> dict[int, int]:
     if not isinstance(values, dict):
         raise DataError('"values" must be an object from raw ids to classes, as in {"7": "road"}')
     numbers = {name: number for number, name in enumerate(names)}
-    result = {}
-    for raw, target in values.items():
-        if not str(raw).isdigit() or not _is_id(int(raw)):
-            raise DataError(f'"values" maps {raw!r}, which is not a raw id from 0 to 65535')
-        number = IGNORE if target is None else numbers.get(target, target)
+    result: dict[int, int] = {}
+    for key, target in values.items():
+        raw = _read_raw_id(key)
+        if raw in result:
+            raise DataError(f'"values" maps raw id {raw} more than once; keep one of them')
+        number = numbers.get(target) if isinstance(target, str) else IGNORE if target is None else target
         if not (_is_id(number) and (number < len(names) or number == IGNORE)):
             raise DataError(f'"values" maps raw id {raw} to {target!r}, which is not a class')
-        result[int(raw)] = number
+        result[raw] = number
     return result
+
+
+def _read_raw_id(key: Any) -> int:
+    text = str(key)
+    # Other scripts have digits too, some of which int() refuses, and it refuses any text of thousands of digits.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 5 and _is_id(int(text))):
+        raise DataError(f'"values" maps {key!r}, which is not a raw id from 0 to 65535')
+    return int(text)

@@ -1,6 +1,7 @@
 """The command line: each command parses and calls one function. Nothing heavy is imported before a command runs."""
 
 import sys
+import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ app = cyclopts.App(
     name="asymseg",
     help="Semantic segmentation with asymmetric non-local attention: train, measure, predict.",
     version=lambda: version("asymseg"),
-    default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=()),
+    default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=(), consume_multiple=True),
     help_format="plaintext",
     result_action="return_value",
 )
@@ -75,7 +76,7 @@ def train(
     out
         The run's folder: best and last model, log, metrics and report.
     resume
-        Go on with the run in --out where it was stopped.
+        Go on with the run in --out where it was stopped, by its own settings; flags change them from here on.
     images
         Folder of images, in place of DATA.
     masks
@@ -83,7 +84,11 @@ def train(
     print_config
         Write all settings as YAML and stop.
     """
-    layers: list[dict[str, Any]] = [read_config(config)] if config else []
+    layers: list[dict[str, Any]] = []
+    if resume and (out / "config.yaml").is_file():
+        layers.append(read_config(out / "config.yaml"))  # a run goes on as it began, but for what is given now
+    if config:
+        layers.append(read_config(config))
     if settings is not None:
         layers.append(settings.model_dump(exclude_unset=True))
     if images is not None or masks is not None:
@@ -100,8 +105,10 @@ def train(
 @app.command
 def evaluate(
     model: Path,
-    data: Path,
+    data: Path | None = None,
     *,
+    images: Path | None = None,
+    masks: Path | None = None,
     split: str = "val",
     scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     flip: bool | None = None,
@@ -118,6 +125,10 @@ def evaluate(
         A model folder, such as runs/train/best.
     data
         A data folder of the model's classes.
+    images
+        Folder of images, in place of DATA.
+    masks
+        Folder of masks for --images.
     split
         Which part: train, val or test.
     scales
@@ -142,6 +153,8 @@ def evaluate(
             model,
             data,
             split,
+            images=images,
+            masks=masks,
             scales=scales,
             flip=flip,
             out=out,
@@ -212,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     except pydantic.ValidationError as error:
         _fail(explain(error))
     except KeyboardInterrupt:
-        _fail("stopped; asymseg train ... --resume goes on with a run", code=130)
+        _fail("stopped; a training run goes on from its last checkpoint by --resume", code=130)
 
 
 def _fail(message: str, code: int = USER_ERROR) -> None:
@@ -227,7 +240,7 @@ def _console() -> "Console":
 
 
 def _progress(console: "Console", title: str) -> Any:
-    """A bar with speed and remaining time; gives a function of (done, total)."""
+    """A bar with speed and remaining time; gives a function of (images done, images in all)."""
     from contextlib import contextmanager
 
     from rich.progress import (
@@ -245,12 +258,19 @@ def _progress(console: "Console", title: str) -> Any:
             TextColumn(title),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[speed]}"),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-            task = bar.add_task(title, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+            task = bar.add_task(title, total=None, speed="")
+            started = time.monotonic()
+
+            def advance(done: int, total: int) -> None:
+                speed = done / max(time.monotonic() - started, 1e-9)
+                bar.update(task, completed=done, total=total, speed=f"{speed:.1f} images/s")
+
+            yield advance
 
     return running()

@@ -3,10 +3,10 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from asymseg.errors import ConfigError
 
@@ -21,6 +21,15 @@ class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), allow_inf_nan=False
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _none_by_name(cls, values: Any) -> Any:
+        """On the command line, "none" takes back what a recipe sets, where there may be nothing."""
+        if not isinstance(values, dict):
+            return values
+        optional = {name for name, knob in cls.model_fields.items() if type(None) in get_args(knob.annotation)}
+        return {name: None if name in optional and value == "none" else value for name, value in values.items()}
 
 
 class ModelConfig(_Section):
@@ -40,7 +49,7 @@ class ModelConfig(_Section):
     """Image pixels per feature pixel; smaller is finer and slower."""
     in_channels: int = Field(3, ge=1)
     """Channels of the images."""
-    pool_sizes: tuple[int, ...] = Field((1, 3, 6, 8), min_length=1)
+    pool_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 3, 6, 8), min_length=1)
     """Grid sizes of the pyramid that samples keys and values."""
     key_channels: int = Field(256, ge=1)
     """Width of queries and keys."""
@@ -68,7 +77,7 @@ class DataConfig(_Section):
     holdout: float = Field(0.1, gt=0, lt=1)
     """Share of the training images kept for validation where the data has no val split."""
     check: bool = True
-    """Read every mask before the first step, so that wrong data is found now and not after an hour."""
+    """Read every image and mask before the first step, so that wrong data is found now and not after an hour."""
     crop_size: tuple[int, int] = (512, 512)
     """Height and width of training crops, in pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
@@ -111,7 +120,7 @@ class TrainConfig(_Section):
     batch_size: int = Field(8, ge=1)
     """Images per step and gradient accumulation part, over all devices together."""
     accumulation: int = Field(1, ge=1)
-    """Batches whose gradients are summed up to one optimizer step."""
+    """Batches whose gradients are averaged for one optimizer step."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Stochastic gradient descent with momentum (the paper's) or AdamW."""
     learning_rate: float = Field(0.01, gt=0)
@@ -136,8 +145,8 @@ class TrainConfig(_Section):
     """OHEM keeps at least this many pixels of a batch on a device."""
     ohem_min_share: float | None = Field(None, gt=0, le=1)
     """The same as a share of the batch's labelled pixels; replaces ohem_min_kept where given."""
-    class_weights: Literal["median_frequency"] | tuple[NotNegative, ...] | None = None
-    """Weight of each class in the loss: one number per class, or from how often each occurs."""
+    class_weights: tuple[NotNegative, ...] | Literal["median_frequency"] | None = None
+    """Weight of each class in the loss: from how often each occurs, or one number per class with commas between."""
     aux_weight: float = Field(0.4, ge=0)
     """Weight of the auxiliary classifier's loss; 0 builds none."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -151,7 +160,7 @@ class TrainConfig(_Section):
     freeze_batchnorm: bool = False
     """Keep the backbone's BatchNorm statistics and scale as they are."""
     channels_last: bool = True
-    """Memory layout in which convolutions are fastest on most machines."""
+    """Keep the channels of a pixel together in memory, as fast convolutions on CPUs and GPUs want them."""
     validate_every: int = Field(2_000, ge=1)
     """Steps between validations, each of which may give a new best model."""
     save_every: int = Field(1_000, ge=1)
@@ -160,6 +169,11 @@ class TrainConfig(_Section):
     """Steps between lines in log.jsonl and TensorBoard."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Decides the initial weights, the order of images and every augmentation."""
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def _from_commas(cls, value: Any) -> Any:
+        return value.split(",") if isinstance(value, str) and value not in ("median_frequency", "none") else value
 
 
 class EvalConfig(_Section):

@@ -96,3 +96,14 @@ def test_a_list_is_as_good_as_a_tuple():
 def test_impossible_sizes_are_refused(pool_sizes):
     with pytest.raises(ConfigError, match="pool_sizes must be one or more whole numbers above 0"):
         PyramidPooling(pool_sizes)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_half_precision_costs_no_more_than_rounding_the_result(autocast):
+    x = torch.randn(2, 3, 97, 131, generator=torch.Generator().manual_seed(0)) + 1
+    low = x.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        tokens = PyramidPooling()(low)
+    assert tokens.dtype == torch.bfloat16
+    exact = PyramidPooling()(low.double())
+    torch.testing.assert_close(tokens.double(), exact, rtol=2**-8, atol=0)

@@ -1,6 +1,7 @@
 """Folders of images and masks: pairs, splits, classes, and one line for each way they can be wrong."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.dataset import DataSet, Pair, check_masks, count_warnings, median_frequency_weights, open_dataset
+from asymseg.data.dataset import DataSet, Pair, check_pairs, count_warnings, median_frequency_weights, open_dataset
 from asymseg.errors import DataError
 
 CAMVID = Path(__file__).parents[2].parent / "shared" / "data" / "camvid"
@@ -163,6 +164,14 @@ def test_the_holdout_is_the_same_on_every_machine(tmp_path):
     assert len(open_dataset(tmp_path, holdout=0.999).splits["train"]) == 1
 
 
+def test_a_smaller_holdout_lies_in_a_larger_one(tmp_path):
+    for number in range(20):
+        add(tmp_path, f"{number:02d}")
+    held_out = [set(names(open_dataset(tmp_path, holdout=share))["val"]) for share in (0.05, 0.1, 0.25, 0.5, 0.9)]
+    assert [len(val) for val in held_out] == [1, 2, 5, 10, 18]
+    assert all(smaller < larger for smaller, larger in pairwise(held_out))
+
+
 def test_a_single_image_is_for_both(tmp_path):
     add(tmp_path, "a")
     dataset = open_dataset(tmp_path)
@@ -189,9 +198,23 @@ def test_classes_from_the_masks(tmp_path, masks, classes, note):
     dataset = open_dataset(tmp_path)
     assert dataset.classes == classes
     assert note in dataset.notes[-1]
-    assert check_masks(dataset.splits["train"], dataset.classes, 1).sum() == sum(
+    assert check_pairs(dataset.splits["train"], dataset.classes, 3, 1).sum() == sum(
         value != IGNORE or 255 in (classes.values or {}) for value in masks[0]
     )
+
+
+def test_given_classes_count_where_none_are_declared(tmp_path):
+    """A folder whose masks lack a class, and hold raw ids, is read with the classes of the model."""
+    add(tmp_path, "a", ids=((7, 7, 255),))
+    model = Classes(("sky", "road", "car"), values={5: 0, 7: 1, 9: 2})
+    dataset = open_dataset(tmp_path, classes=model)
+    assert dataset.classes is model
+    assert "no classes.json: the masks are read with the classes that were given" in dataset.notes
+    assert check_pairs(dataset.splits["train"], dataset.classes, 3, 1).tolist() == [[0, 2, 0]]
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["one"], "values": {"7": "one"}}))
+    declared = open_dataset(tmp_path, classes=model)
+    assert declared.classes.names == ("one",)
+    assert not any("classes.json" in note for note in declared.notes)
 
 
 def test_masks_from_which_no_classes_follow(tmp_path):
@@ -212,10 +235,10 @@ def test_every_mask_is_counted(tmp_path):
     add(tmp_path, "c", "val", ((255, 255),))
     dataset = DataSet(Classes(("sky", "road", "car")), open_dataset(tmp_path).splits)
     seen = []
-    counts = check_masks(dataset.splits["train"], dataset.classes, 2, lambda done, total: seen.append((done, total)))
+    counts = check_pairs(dataset.splits["train"], dataset.classes, 3, 2, lambda done, total: seen.append((done, total)))
     assert counts.tolist() == [[2, 3, 0], [0, 2, 0]]
     assert seen == [(1, 2), (2, 2)]
-    lines = count_warnings({"train": counts, "val": check_masks(dataset.splits["val"], dataset.classes, 1)}, dataset)
+    lines = count_warnings({"train": counts, "val": check_pairs(dataset.splits["val"], dataset.classes, 1, 1)}, dataset)
     assert lines == ["train: no pixel of car", "val: no pixel of sky, road, car", "val: every pixel is ignored in c"]
 
 
@@ -227,14 +250,14 @@ def test_all_faulty_masks_are_named_in_one_line(tmp_path):
         for n in range(8)
     )
     with pytest.raises(DataError) as caught:
-        check_masks(pairs, Classes(("sky", "road")), 3)
+        check_pairs(pairs, Classes(("sky", "road")), 3, 3)
     message = str(caught.value)
     assert message.startswith(f"{pairs[0].mask}: values outside the 2 classes: 9 (1 pixels)")
     assert str(pairs[3].mask) in message
     assert str(pairs[4].mask) not in message
     assert "and 2 others)" in message
     with pytest.raises(DataError, match=r"0\.png: values outside") as caught:
-        check_masks(pairs[:1], Classes(("sky", "road")), 1)
+        check_pairs(pairs[:1], Classes(("sky", "road")), 3, 1)
     assert "also faulty" not in str(caught.value)
 
 
@@ -243,9 +266,30 @@ def test_a_mask_of_another_size_names_both_files(tmp_path):
     save(tmp_path / "masks" / "train" / "a.png", [[0], [1]])
     pair = open_dataset(tmp_path).splits["train"][0]
     with pytest.raises(DataError) as caught:
-        check_masks([pair], Classes(("sky", "road")), 1)
+        check_pairs([pair], Classes(("sky", "road")), 3, 1)
     assert f"{pair.mask}: the mask is 2 x 1 pixels" in str(caught.value)
     assert f"its image {pair.image} is 1 x 2" in str(caught.value)
+
+
+def test_an_image_cut_short_is_named_and_not_its_mask(tmp_path):
+    pairs = []
+    for number in range(3):
+        pair = Pair(f"{number}", tmp_path / f"{number}.jpg", tmp_path / f"{number}.png")
+        noise = np.random.default_rng(number).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(pair.image)
+        save(pair.mask, [[0] * 64] * 64)
+        pairs.append(pair)
+    for pair in pairs[1:]:
+        pair.image.write_bytes(pair.image.read_bytes()[:1500])
+        with Image.open(pair.image) as opened:
+            assert opened.size == (64, 64)  # the head is whole
+    with pytest.raises(DataError) as caught:
+        check_pairs(pairs, Classes(("sky",)), 3, 2)
+    message = str(caught.value)
+    assert message.startswith(f"{pairs[1].image}: not readable")
+    assert message.endswith(f"(also faulty: {pairs[2].image})")
+    with pytest.raises(DataError, match=r"0\.jpg: 3 channels where the network takes 4"):
+        check_pairs(pairs[:1], Classes(("sky",)), 4, 1)
 
 
 def test_median_frequency_by_hand():
@@ -263,6 +307,6 @@ def test_camvid_as_it_lies_on_disk():
     dataset = open_dataset(CAMVID)
     assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 367, "val": 101, "test": 233}
     assert len(dataset.classes) == 11
-    counts = check_masks(dataset.splits["val"][:10], dataset.classes, 1)
+    counts = check_pairs(dataset.splits["val"][:10], dataset.classes, 3, 1)
     assert counts.shape == (10, 11)
     assert 0 < counts.sum() <= 10 * 360 * 480

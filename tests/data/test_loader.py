@@ -58,6 +58,12 @@ def test_workers_change_nothing(pairs):
     assert all(map(same, alone, two))
 
 
+def test_more_workers_than_cores_give_the_same_and_no_warning(pairs, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
+    alone, two = list(batches(pairs, 0, count=2)), list(batches(pairs, 2, count=2))  # a warning would be an error
+    assert all(map(same, alone, two))
+
+
 def test_starting_later_equals_skipping(pairs):
     whole = list(batches(pairs))
     rest = list(batches(pairs, first=2, count=2))

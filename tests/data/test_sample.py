@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from asymseg.data.dataset import check_masks, open_dataset
+from asymseg.data.dataset import check_pairs, open_dataset
 from asymseg.data.files import read_image, read_mask
 from asymseg.data.sample import SAMPLE_CLASSES, make_scene, write_sample
 from asymseg.errors import DataError
@@ -52,7 +52,7 @@ def test_the_written_sample_is_a_data_set(tmp_path):
     assert dataset.classes == SAMPLE_CLASSES
     assert dataset.classes.declared_palette
     assert dataset.notes == ()
-    assert check_masks(dataset.splits["train"], dataset.classes, 1).sum() == 3 * 96 * 192
+    assert check_pairs(dataset.splits["train"], dataset.classes, 3, 1).sum() == 3 * 96 * 192
     image, mask = make_scene(1)
     pair = dataset.splits["train"][1]
     assert torch.equal(read_image(pair.image), torch.from_numpy(image).permute(2, 0, 1))

@@ -11,7 +11,7 @@ from torch import nn
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.files import read_mask
-from asymseg.errors import ConfigError, DataError
+from asymseg.errors import CheckpointError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
 from asymseg.prediction.overlay import as_picture, colour_mask, draw_overlay
@@ -261,3 +261,25 @@ def test_a_photo_turned_by_its_exif_tag_is_upright(predictor, tmp_path):
     Image.fromarray(picture_of(mask)).save(content, "PNG", exif=exif)
     (tmp_path / "photo.png").write_bytes(content.getvalue())
     np.testing.assert_array_equal(predictor(tmp_path / "photo.png").mask, np.rot90(mask, -1))
+
+
+def test_a_hub_id_is_fetched_and_only_the_files_of_a_model(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def fetching(hub_id, allow_patterns):
+        asked.append((hub_id, allow_patterns))
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetching)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="not a model folder"):
+        load("someone/roads")
+    assert asked == [("someone/roads", ["model.safetensors", "config.json", "README.md"])]
+
+
+def test_a_hub_id_that_cannot_be_fetched_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the tests keep the hub offline
+    with pytest.raises(CheckpointError, match="someone/roads: neither a folder here nor a model"):
+        load("someone/roads")

@@ -174,6 +174,16 @@ def test_results_below_the_photos_are_no_photos_the_second_time(predictor, photo
     assert files(folder / "masks") == written
 
 
+def test_results_that_a_pattern_matches_are_no_photos_either(predictor, photos):
+    folder, _ = photos
+    pattern, out = folder / "**" / "*.*", folder / "masks"
+    first = predict_files(predictor, pattern, out)
+    assert len(first.written) == 3
+    written = files(out)
+    assert predict_files(predictor, pattern, out).written == first.written
+    assert files(out) == written
+
+
 def test_two_inputs_for_one_mask_are_refused(predictor, tmp_path):
     put(tmp_path / "photos" / "a.jpg")
     put(tmp_path / "photos" / "a.bmp")

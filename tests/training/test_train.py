@@ -23,7 +23,7 @@ from asymseg.errors import CheckpointError, ConfigError, TrainingError
 from asymseg.evaluation.evaluate import Evaluation
 from asymseg.model.checkpoint import load_model
 from asymseg.training.log import read_log
-from asymseg.training.plan import make_network
+from asymseg.training.plan import make_network, synchronise_batchnorm
 from asymseg.training.train import train
 
 # The results do not depend on how many cores there are; how many workers are wise does.
@@ -520,3 +520,21 @@ def test_nothing_is_left_of_an_interrupted_write(data, tmp_path, monkeypatch):
         train(data, tiny(save_every=1), out=tmp_path / "run", console=quiet())
     assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".") or "previous" in path.name]
     assert state(tmp_path / "run")["progress"]["step"] == 1
+
+
+def test_synchronised_batchnorm_keeps_the_activations_of_the_backbone():
+    config = make_config({"model": {"backbone": "mobilenetv2_050", "pretrained": False, "output_stride": 32}})
+    network = make_network(config, 2).eval()
+    images = torch.rand(1, 3, 40, 40)
+    with torch.inference_mode():
+        before = network(images)
+        after = synchronise_batchnorm(network).eval()(images)
+    assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in network.modules())
+    torch.testing.assert_close(after, before)
+
+
+def test_a_resumed_run_says_what_is_no_longer_as_it_began(data, tmp_path):
+    run(data, tiny(steps=1), tmp_path / "run")
+    _, text = run(data, tiny(steps=2), tmp_path / "run", resume=True)
+    assert "changed from here on: train.steps: 1 -> 2" in text
+    assert text.count("changed from here on") == 1

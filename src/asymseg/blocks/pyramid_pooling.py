@@ -45,13 +45,16 @@ class PyramidPooling(nn.Module):
         self.register_buffer("grid", torch.tensor(cells).T.contiguous(), persistent=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c {self.num_tokens}"]:
+        if torch.is_autocast_enabled(x.device.type):
+            # Autocast would round both products to half precision; an average of many pixels deserves better.
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x)
         height, width = x.shape[2:]
-        # Weights of half precision maps are made in float32, and so is the small second product.
         precise = torch.promote_types(x.dtype, torch.float32)
-        rows = self._averages(height, precise).to(x.dtype)  # sum(s) H
+        rows = self._averages(height, precise)  # sum(s) H
         columns = self._averages(width, precise)  # sum(s) W
         sizes = list(self.pool_sizes)
-        bands = _bands(rows, x).to(precise)  # B C sum(s) W
+        bands = _bands(rows, x.to(precise))  # B C sum(s) W
         levels = [
             torch.matmul(band, column.T).flatten(2)  # B C s W times W s -> B C s*s
             for band, column in zip(torch.split(bands, sizes, dim=2), torch.split(columns, sizes), strict=True)

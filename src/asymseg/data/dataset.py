@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
 
 from asymseg.classes import IGNORE, MAX_CLASSES, Classes
-from asymseg.data.files import image_size, read_mask, read_raw_mask
+from asymseg.data.files import read_image, read_mask, read_raw_mask
 from asymseg.data.pairing import Pair as Pair
 from asymseg.data.pairing import is_data, listed, pair_files
 from asymseg.errors import DataError
@@ -32,11 +33,17 @@ class DataSet:
 
 
 def open_dataset(
-    root: Path | None = None, *, images: Path | None = None, masks: Path | None = None, holdout: float = 0.1
+    root: Path | None = None,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    holdout: float = 0.1,
+    classes: Classes | None = None,
 ) -> DataSet:
     """Find and pair the files below `root`, or below `images` and `masks`; read or infer the classes.
 
-    Without a val split a share `holdout` of the training images becomes one, chosen by a hash of their names.
+    Without a val split a share `holdout` of the training images becomes one, chosen by a hash of their names. Where
+    there is no classes.json, the masks mean what `classes` says, if given, and otherwise what their ids suggest.
     """
     if root is not None and (images is not None or masks is not None):
         raise DataError(f"{root}: give either one data folder, or a folder of images and one of masks")
@@ -55,14 +62,37 @@ def open_dataset(
     declared = next((place / "classes.json" for place in places if (place / "classes.json").is_file()), None)
     if declared is not None:
         return DataSet(Classes.from_file(declared), splits, tuple(notes))
+    if classes is not None:
+        return DataSet(
+            classes, splits, (*notes, "no classes.json: the masks are read with the classes that were given")
+        )
     classes, note = _infer_classes({pair.mask for pairs in splits.values() for pair in pairs})
     return DataSet(classes, splits, (*notes, note))
 
 
-def check_masks(
-    pairs: Iterable[Pair], classes: Classes, workers: int, progress: Callable[[int, int], None] | None = None
+def read_pair(
+    pair: Pair, classes: Classes, channels: int = 3
+) -> tuple[UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
+    """An image and its mask at their own resolution."""
+    image, mask = read_image(pair.image, channels), read_mask(pair.mask, classes)
+    if image.shape[1:] != mask.shape:
+        raise DataError(
+            f"{pair.mask}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but its image "
+            f"{pair.image} is {image.shape[1]} x {image.shape[2]}; make both the same size"
+        )
+    return image, mask
+
+
+def check_pairs(
+    pairs: Iterable[Pair],
+    classes: Classes,
+    channels: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Int64[np.ndarray, "images classes"]:
-    """Read every mask and count the pixels of each class; `progress` is told how many are done of how many.
+    """Read every image and mask as training does, and count the pixels of each class in each mask.
+
+    `progress` is told how many are done of how many.
 
     Raises one DataError for all faulty files: what is wrong with the first, and the names of a few others.
     """
@@ -72,14 +102,17 @@ def check_masks(
 
     def check(pair: Pair) -> np.ndarray | DataError:
         try:
-            return _count(pair, classes)
+            mask = read_pair(pair, classes, channels)[1].numpy()
+            return np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(classes)]
         except DataError as error:
             return error
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="asymseg-check") as pool:
         for number, result in enumerate(pool.map(check, pairs)):
             if isinstance(result, DataError):
-                faults.append((pairs[number].mask, result))
+                pair = pairs[number]
+                named_image = str(result).startswith(f"{pair.image}: ")
+                faults.append((pair.image if named_image else pair.mask, result))
             else:
                 counts[number] = result
             if progress is not None:
@@ -93,7 +126,7 @@ def check_masks(
 
 
 def count_warnings(counts: Mapping[str, Int64[np.ndarray, "_ _"]], dataset: DataSet) -> list[str]:
-    """What is odd, though not wrong, about the masks of each split, from the counts of `check_masks`."""
+    """What is odd, though not wrong, about the masks of each split, from the counts of `check_pairs`."""
     lines = []
     for split, table in counts.items():
         absent = [dataset.classes.names[number] for number in np.flatnonzero(table.sum(axis=0) == 0)]
@@ -120,17 +153,6 @@ def median_frequency_weights(counts: Int64[np.ndarray, "images classes"]) -> tup
     weights = np.ones(len(totals))
     weights[present] = np.median(frequency) / frequency
     return tuple(weights.tolist())
-
-
-def _count(pair: Pair, classes: Classes) -> np.ndarray:
-    mask = read_mask(pair.mask, classes).numpy()
-    height, width = image_size(pair.image)
-    if mask.shape != (height, width):
-        raise DataError(
-            f"{pair.mask}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but its image "
-            f"{pair.image} is {height} x {width}; make both the same size"
-        )
-    return np.bincount(mask.ravel(), minlength=IGNORE + 1)[: len(classes)]
 
 
 def _need_folder(path: Path, cure: str) -> None:

@@ -1,5 +1,6 @@
 """Pairs to batches. What a batch holds depends on the seed and its number alone, not on workers, restarts or time."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,14 +11,15 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asymseg.classes import Classes
 from asymseg.config import DataConfig
 from asymseg.data.dataset import Pair
-from asymseg.data.files import read_image, read_mask
+from asymseg.data.dataset import read_pair as read_pair
+from asymseg.data.files import read_image
 from asymseg.data.transforms import augment
 from asymseg.errors import ConfigError, DataError, TrainingError
 
@@ -64,6 +66,7 @@ def training_loader(
     """Batches `first_batch` to `first_batch + num_batches - 1` of an endless, reshuffled walk through the pairs.
 
     `batch_size` counts the images of all `world` processes together; this process gets the part of its `rank`.
+    It reads in `settings.workers` processes of their own, or in as many as it may use cores, if these are fewer.
     """
     if batch_size % world != 0:
         raise ConfigError(f"train.batch_size {batch_size} does not divide by {world} processes; choose a multiple")
@@ -74,7 +77,7 @@ def training_loader(
     loader: DataLoader[_Sample | DataError] = DataLoader(
         _Samples(pairs, classes, settings, channels, mean, std, seed),
         batch_sampler=_Numbers([range(start, start + share) for start in starts]),
-        num_workers=settings.workers,
+        num_workers=min(settings.workers, _cores()),  # DataLoader warns of more, and they would only wait
         collate_fn=_collate,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # without it the loader would draw from the generator that dropout uses
@@ -109,19 +112,6 @@ class TimedBatches:
 def order(count: int, seed: int, epoch: int) -> np.ndarray:
     """In which order the pairs are seen in an epoch."""
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
-
-
-def read_pair(
-    pair: Pair, classes: Classes, channels: int = 3
-) -> tuple[UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
-    """An image and its mask at their own resolution."""
-    image, mask = read_image(pair.image, channels), read_mask(pair.mask, classes)
-    if image.shape[1:] != mask.shape:
-        raise DataError(
-            f"{pair.mask}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but its image "
-            f"{pair.image} is {image.shape[1]} x {image.shape[2]}; make both the same size"
-        )
-    return image, mask
 
 
 def measure_normalisation(
@@ -161,6 +151,11 @@ def prefetched(
             yield result
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _cores() -> int:
+    """How many cores this process may use; not every system can tell that from how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Numbers:

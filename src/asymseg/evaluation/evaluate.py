@@ -36,9 +36,11 @@ class Evaluation:
 
 def evaluate(
     model: str | Path | Predictor,
-    data: str | Path | DataSet,
+    data: str | Path | DataSet | None = None,
     split: str = "val",
     *,
+    images: Path | None = None,
+    masks: Path | None = None,
     scales: Sequence[float] | None = None,
     flip: bool | None = None,
     out: Path | None = None,
@@ -52,8 +54,11 @@ def evaluate(
 
     Args:
         model: A predictor, a model folder or a run's folder.
-        data: A data set or its folder. Its class names must be the model's, in the same order.
+        data: A data set or its folder. Its class names must be the model's, in the same order; a folder without
+            classes.json is read with the model's classes.
         split: Which part: train, val or test.
+        images: Folder of images, in place of `data`.
+        masks: Folder of masks for `images`.
         scales: Sizes at which the network sees an image; by default the model's own.
         flip: Whether it also sees them mirrored; by default as the model says.
         out: Folder for the results.
@@ -68,11 +73,15 @@ def evaluate(
         CheckpointError: A model that cannot be loaded.
     """
     predictor = model if isinstance(model, Predictor) else load(model, device)
-    dataset = data if isinstance(data, DataSet) else open_dataset(Path(data))
+    info = predictor.info
+    if isinstance(data, DataSet):
+        dataset = data
+    else:
+        root = None if data is None else Path(data)
+        dataset = open_dataset(root, images=images, masks=masks, holdout=info.holdout, classes=info.classes)
     pairs = dataset.splits.get(split)
     if not pairs:
         raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
-    info = predictor.info
     if dataset.classes.names != info.classes.names:
         raise DataError(
             f"the model's classes are {', '.join(info.classes.names)}; "

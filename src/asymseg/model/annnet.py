@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asymseg.blocks import AFNB, APNB, NonLocalBlock
+from asymseg.blocks.attention import Merge
 from asymseg.errors import ConfigError
 from asymseg.model.backbone import make_backbone
 from asymseg.model.psp import PyramidConcat
 
 Fusion = Literal["afnb", "none"]
 Context = Literal["apnb", "nonlocal", "psp", "none"]
-Merge = Literal["concat", "add", "none"]
 
 
 class ANNNet(nn.Module):
@@ -30,8 +30,6 @@ class ANNNet(nn.Module):
         pretrained: True for timm's weights, a safetensors file, or False. Without effect on a module passed in.
         fusion: What joins the two maps of the backbone.
         context: What brings in the whole image.
-        stages: Which two feature maps of a timm backbone are low and high, by its own indices; the paper's are the
-            last two. Without effect on a module passed in.
         output_stride: Image pixels per feature pixel: 8, 16 or 32. Without effect on a module passed in.
         in_channels: Channels of the images. Without effect on a module passed in.
         pool_sizes: Grid sizes of the pyramid; their squares add up to the number of tokens.
@@ -42,6 +40,8 @@ class ANNNet(nn.Module):
         aux_channels: Width of the auxiliary classifier on `low`; 0 builds none.
         dropout: Share of channels dropped after the fusion, after the context and in the auxiliary classifier.
         align_corners: How logits are upsampled.
+        stages: Which two feature maps of a timm backbone are low and high, by its own indices; the paper's are the
+            last two. Without effect on a module passed in.
 
     Raises:
         ConfigError: An unknown backbone, or a combination that cannot be built.
@@ -55,7 +55,6 @@ class ANNNet(nn.Module):
         pretrained: bool | str | Path = False,
         fusion: Fusion = "afnb",
         context: Context = "apnb",
-        stages: tuple[int, int] = (-2, -1),
         output_stride: Literal[8, 16, 32] = 8,
         in_channels: int = 3,
         pool_sizes: tuple[int, ...] = (1, 3, 6, 8),
@@ -66,12 +65,17 @@ class ANNNet(nn.Module):
         aux_channels: int = 512,
         dropout: float = 0.05,
         align_corners: bool = False,
+        stages: tuple[int, int] = (-2, -1),
     ) -> None:
         super().__init__()
         _check_choice("fusion", fusion, ("afnb", "none"))
         _check_choice("context", context, ("apnb", "nonlocal", "psp", "none"))
         _check_choice("output_stride", output_stride, (8, 16, 32))
         _check_choice("merge", merge, ("concat", "add", "none"))
+        if len(stages) != 2 or not (stages[0] < stages[1] < 0 or 0 <= stages[0] < stages[1]):
+            raise ConfigError(f"stages must name two feature maps, the earlier first, not {stages}")
+        if in_channels < 1:
+            raise ConfigError(f"in_channels must be at least 1, not {in_channels}")
         if num_classes < 1:
             raise ConfigError(f"num_classes must be at least 1, not {num_classes}")
         self.settings: dict[str, Any] = {

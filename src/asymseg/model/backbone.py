@@ -38,10 +38,14 @@ class TimmBackbone(nn.Module):
         self.channels_last_output = str(getattr(features, "output_fmt", "")).endswith("NHWC")
         # A network may go deeper than its last map here, and then comes back up; HRNet does.
         candidates = (1, max(self.strides), max(stage["reduction"] for stage in info.info))
-        fitting = [multiple for multiple in candidates if self._takes_multiples_of(multiple)][:1]
-        if not fitting:
-            raise ConfigError("it takes images of one size only; choose one that takes any")
-        self.size_multiple = fitting[0]
+        faults: list[str] = []
+        for self.size_multiple in candidates:
+            fault = self._fault_with_multiples_of(self.size_multiple)
+            if fault is None:
+                break
+            faults.append(fault)
+        else:
+            raise ConfigError(f"it takes images of one size only, or of none here ({faults[-1]}); choose another")
 
     def forward(
         self, images: Float[Tensor, "b c h w"]
@@ -51,8 +55,8 @@ class TimmBackbone(nn.Module):
             low, high = low.permute(0, 3, 1, 2), high.permute(0, 3, 1, 2)
         return low, high
 
-    def _takes_multiples_of(self, multiple: int) -> bool:
-        """Whether odd and tiny multiples give maps of ceil(size / stride), as padded convolutions do."""
+    def _fault_with_multiples_of(self, multiple: int) -> str | None:
+        """Why odd and tiny multiples do not give maps of ceil(size / stride), as padded convolutions do, or None."""
         was_training = self.training
         self.eval()
         channels = next(parameter for parameter in self.parameters() if parameter.dim() == 4).shape[1]
@@ -63,12 +67,12 @@ class TimmBackbone(nn.Module):
                     maps = self(torch.zeros(1, channels, height, width))
                 for map_, stride in zip(maps, self.strides, strict=True):
                     if map_.shape[2:] != (-(-height // stride), -(-width // stride)):
-                        return False
-        except (RuntimeError, AssertionError, ValueError):
-            return False
+                        return f"a map of {tuple(map_.shape[2:])} for an image of {(height, width)}"
+        except (RuntimeError, AssertionError, ValueError) as error:
+            return _one_line(error)
         finally:
             self.train(was_training)
-        return True
+        return None
 
 
 def make_backbone(

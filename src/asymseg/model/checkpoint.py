@@ -36,6 +36,8 @@ class ModelInfo:
     channel_order: Literal["RGB", "BGR"] = "RGB"
     scales: tuple[float, ...] = (1.0,)
     flip: bool = False
+    holdout: float = 0.1
+    """Share of the training images that was kept for validation, where the data has no val split of its own."""
     source: str = ""
     license: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -63,6 +65,7 @@ def write_model(folder: Path, network: ANNNet, info: ModelInfo) -> None:
         **info.classes.to_dict(),
         "preprocessing": {"mean": info.mean, "std": info.std, "channel_order": info.channel_order},
         "prediction": {"scales": info.scales, "flip": info.flip},
+        "holdout": info.holdout,
         "source": info.source,
         "license": info.license,
         "metrics": info.metrics,
@@ -101,6 +104,7 @@ def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet,
             channel_order=preprocessing.get("channel_order", "RGB"),
             scales=_numbers(prediction.get("scales", [1.0]), "scales", above=0.0),
             flip=bool(prediction.get("flip", False)),
+            holdout=_numbers([config.get("holdout", 0.1)], "holdout", above=0.0)[0],
             source=config.get("source", ""),
             license=config.get("license", ""),
             metrics=config.get("metrics", {}),

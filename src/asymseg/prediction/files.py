@@ -66,18 +66,18 @@ def predict_files(
 def find_images(inputs: Path, out: Path | None = None) -> tuple[Path, list[Path]]:
     """The images that `inputs` means, in order, and the folder their names are relative to. Raises DataError.
 
-    What lies in `out`, a folder below the images, was written by an earlier run and is left out.
+    What lies in `out`, a folder below that one, was written by an earlier run and is left out.
     """
     if inputs.is_file():
         return inputs.parent, [inputs]
     if inputs.is_dir():
         root = inputs
         paths = [path for path in inputs.rglob("*") if _is_image(path)]
-        if out is not None and inputs.resolve() in out.resolve().parents:
-            paths = [path for path in paths if out.resolve() not in path.resolve().parents]
     else:
         root = Path(*[part for part in _before_wildcard(inputs.parts)])
         paths = [path for path in {Path(name) for name in glob.glob(str(inputs), recursive=True)} if _is_image(path)]
+    if out is not None and root.resolve() in out.resolve().parents:
+        paths = [path for path in paths if out.resolve() not in path.resolve().parents]
     if not paths:
         raise DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern in quotes")
     return root, sorted(paths)

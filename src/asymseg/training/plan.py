@@ -8,10 +8,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from rich.console import Console
 from rich.markup import escape
-from torch import nn
+from timm.layers import convert_sync_batchnorm
 
-from asymseg.config import Config, TrainConfig
-from asymseg.data.dataset import DataSet, check_masks, count_warnings, median_frequency_weights, open_dataset
+from asymseg.atomic import surviving_folder
+from asymseg.config import Config, TrainConfig, make_config, read_config
+from asymseg.data.dataset import DataSet, check_pairs, count_warnings, median_frequency_weights, open_dataset
 from asymseg.data.loader import measure_normalisation
 from asymseg.errors import ConfigError, TrainingError
 from asymseg.model.annnet import ANNNet
@@ -22,8 +23,22 @@ from asymseg.training.optimizer import freeze_batchnorm
 
 def claim_folder(out: Path, resume: bool) -> None:
     """Refuse a folder that holds another run."""
-    if not resume and ((out / "last").exists() or (out / "log.jsonl").exists()):
+    if not resume and (surviving_folder(out / "last") or (out / "log.jsonl").exists()):
         raise TrainingError(f"{out}: holds a run already; go on with it by --resume, or name another folder by --out")
+
+
+def changed_settings(out: Path, config: Config) -> list[str]:
+    """What differs from the settings that the run in `out` was begun with, a line each."""
+    if not (out / "config.yaml").is_file():
+        return []
+    before = make_config(read_config(out / "config.yaml")).model_dump(mode="json")
+    now = config.model_dump(mode="json")
+    return [
+        f"{section}.{name}: {before[section][name]} -> {value}"
+        for section, values in now.items()
+        for name, value in values.items()
+        if before[section][name] != value
+    ]
 
 
 def make_accelerator(settings: TrainConfig) -> Accelerator:
@@ -55,21 +70,25 @@ def check_data(dataset: DataSet, config: Config, console: Console | None) -> np.
     if not config.data.check:
         return None
     workers, silent = max(1, config.data.workers), Console(quiet=True)
-    with (console or silent).status("checking every mask"):
-        counts = {split: check_masks(dataset.splits[split], dataset.classes, workers) for split in ("train", "val")}
+    with (console or silent).status("reading every image and mask once"):
+        counts = {
+            split: check_pairs(dataset.splits[split], dataset.classes, config.model.in_channels, workers)
+            for split in ("train", "val")
+        }
     if console is not None:
         for line in count_warnings(counts, dataset):
             console.print(f"[yellow]warning[/yellow] {escape(line)}", highlight=False)
-    return counts["train"]
+    return np.asarray(counts["train"])
 
 
-def class_weights(settings: TrainConfig, counts: np.ndarray | None, dataset: DataSet) -> torch.Tensor | None:
+def class_weights(config: Config, counts: np.ndarray | None, dataset: DataSet) -> torch.Tensor | None:
     """One weight per class, given or by median frequency; None for equal ones."""
+    settings = config.train
     if settings.class_weights is None:
         return None
     if settings.class_weights == "median_frequency":
         if counts is None:
-            counts = check_masks(dataset.splits["train"], dataset.classes, 1)
+            counts = check_pairs(dataset.splits["train"], dataset.classes, config.model.in_channels, 1)
         return torch.tensor(median_frequency_weights(counts))
     if len(settings.class_weights) != len(dataset.classes):
         raise ConfigError(
@@ -92,8 +111,15 @@ def make_network(config: Config, num_classes: int) -> ANNNet:
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if config.train.sync_batchnorm and torch.cuda.is_available() and torch.distributed.is_initialized():
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        network = synchronise_batchnorm(network)
     return network
+
+
+def synchronise_batchnorm(network: ANNNet) -> ANNNet:
+    """The network with BatchNorm statistics over all processes; timm's way, since torch's loses timm's activations."""
+    converted = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+    assert isinstance(converted, ANNNet)
+    return converted
 
 
 def model_info(config: Config, dataset: DataSet) -> ModelInfo:
@@ -107,7 +133,9 @@ def model_info(config: Config, dataset: DataSet) -> ModelInfo:
         mean, std = backbone_normalisation(config.model.backbone)
     else:
         mean, std = measure_normalisation(dataset.splits["train"], channels)
-    return ModelInfo(dataset.classes, mean, std, scales=config.eval.scales, flip=config.eval.flip)
+    return ModelInfo(
+        dataset.classes, mean, std, scales=config.eval.scales, flip=config.eval.flip, holdout=config.data.holdout
+    )
 
 
 def announce(
@@ -135,11 +163,11 @@ def announce(
         f"writes to   {out}",
     ):
         console.print(line, highlight=False, markup=False)
-    per_device = settings.batch_size // accelerator.num_processes
     synchronised = settings.sync_batchnorm and accelerator.device.type == "cuda"
-    if (settings.batch_size if synchronised else per_device) < 4 and not settings.freeze_batchnorm:
+    seen = settings.batch_size if synchronised else settings.batch_size // accelerator.num_processes
+    if seen < 4:
+        cure = "raise train.batch_size" + ("" if settings.freeze_batchnorm else ", or set train.freeze_batchnorm")
         console.print(
-            f"[yellow]warning[/yellow] BatchNorm sees {per_device} image(s) at a time, fewer than 4: poor statistics; "
-            "raise train.batch_size, or set train.freeze_batchnorm",
+            f"[yellow]warning[/yellow] BatchNorm sees {seen} image(s) at a time, fewer than 4: poor statistics; {cure}",
             highlight=False,
         )

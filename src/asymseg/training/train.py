@@ -2,6 +2,8 @@
 
 import math
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from asymseg.data.loader import Batch, TimedBatches, training_loader
 from asymseg.errors import TrainingError
 from asymseg.evaluation.evaluate import Evaluation, evaluate, measure
 from asymseg.evaluation.metrics import scores
+from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
 from asymseg.prediction.predict import Predictor
 from asymseg.training import plan
@@ -43,7 +46,8 @@ def train(
         data: A data set or its folder; None where the configuration names folders of images and masks.
         config: All settings; defaults where None.
         out: The run's folder.
-        resume: Go on from `out/last` where there is one.
+        resume: Go on from `out/last` where there is one. `config` may differ from the run's `config.yaml`; what does
+            is said before the first step. Batch size, accumulation and seed decide which images come next.
         console: Where progress is shown; standard error where None.
 
     Raises:
@@ -65,7 +69,7 @@ def train(
     torch.manual_seed(settings.seed)
     network = plan.make_network(config, len(dataset.classes))
     info = plan.model_info(config, dataset)
-    weights = plan.class_weights(settings, counts, dataset)
+    weights = plan.class_weights(config, counts, dataset)
     losses = make_loss(settings, None if weights is None else weights.to(accelerator.device))
     model, optimizer = accelerator.prepare(network, make_optimizer(network, settings))
     average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
@@ -74,6 +78,8 @@ def train(
         load_last(out / "last", run)
     progress = run.progress
     if first:
+        for change in plan.changed_settings(out, config):
+            console.print(f"changed from here on: {change}", highlight=False, markup=False)
         with atomic_file(out / "config.yaml") as temporary:
             temporary.write_text(config.to_yaml(), encoding="utf-8")
         plan.announce(console, dataset, network, config, accelerator, progress.step, out)
@@ -182,11 +188,23 @@ def _validate(run: Run, info: ModelInfo, dataset: DataSet, config: Config) -> Ev
     """Scores on the validation images; every process measures its share and all know the sum."""
     accelerator = run.accelerator
     pairs = dataset.splits["val"][accelerator.process_index :: accelerator.num_processes]
-    part = measure(Predictor(run.evaluated, info, str(accelerator.device)), pairs, dataset, config.eval.workers)
+    with _plain_forward(run.evaluated) as network:
+        part = measure(Predictor(network, info, str(accelerator.device)), pairs, dataset, config.eval.workers)
     if accelerator.num_processes == 1:
         return part
     matrix = accelerator.reduce(part.matrix.to(accelerator.device)).cpu()
     return Evaluation(matrix, scores(matrix), part.images)
+
+
+@contextmanager
+def _plain_forward(network: ANNNet) -> Iterator[ANNNet]:
+    """The network without the mixed precision that accelerate wraps its forward in: as it will be saved and used."""
+    wrapped = vars(network).pop("forward", None)
+    try:
+        yield network
+    finally:
+        if wrapped is not None:
+            vars(network)["forward"] = wrapped
 
 
 def _with_metrics(info: ModelInfo, result: Evaluation, step: int) -> ModelInfo:
