@@ -171,13 +171,23 @@ def test_the_plan_is_shown_before_the_first_step(data, tmp_path, monkeypatch):
     assert "freeze_batchnorm" in shown
 
 
-def test_no_batchnorm_warning_from_four_images_on_or_frozen(data, tmp_path, monkeypatch):
-    for number, settings in enumerate(({"batch_size": 4}, {"freeze_batchnorm": True})):
-        kill_before(0, monkeypatch)
-        console = quiet()
-        with pytest.raises(Killed):
-            train(data, tiny(**settings), out=tmp_path / str(number), console=console)
-        assert "BatchNorm" not in console.file.getvalue()
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"batch_size": 4}, None),
+        # The head's BatchNorm still learns, so what is left to do is said, and what was done is not.
+        ({"freeze_batchnorm": True}, "BatchNorm sees 2 image(s) at a time, fewer than 4: poor statistics; raise"),
+    ],
+)
+def test_batchnorm_warning_says_what_is_left_to_do(data, tmp_path, monkeypatch, settings, expected):
+    kill_before(0, monkeypatch)
+    console = quiet()
+    with pytest.raises(Killed):
+        train(data, tiny(**settings), out=tmp_path / "run", console=console)
+    shown = console.file.getvalue()
+    assert ("BatchNorm" in shown) == (expected is not None)
+    assert expected is None or expected in shown
+    assert "freeze_batchnorm" not in shown
 
 
 def test_names_in_brackets_are_shown_as_they_are(data, tmp_path, monkeypatch):

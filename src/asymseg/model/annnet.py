@@ -72,7 +72,8 @@ class ANNNet(nn.Module):
         _check_choice("context", context, ("apnb", "nonlocal", "psp", "none"))
         _check_choice("output_stride", output_stride, (8, 16, 32))
         _check_choice("merge", merge, ("concat", "add", "none"))
-        if len(stages) != 2 or not (stages[0] < stages[1] < 0 or 0 <= stages[0] < stages[1]):
+        counted_alike = len(stages) == 2 and (stages[0] < 0) == (stages[1] < 0)
+        if len(stages) != 2 or (counted_alike and stages[0] >= stages[1]):
             raise ConfigError(f"stages must name two feature maps, the earlier first, not {stages}")
         if in_channels < 1:
             raise ConfigError(f"in_channels must be at least 1, not {in_channels}")
