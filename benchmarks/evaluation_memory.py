@@ -46,7 +46,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         write_data(Path(folder), arguments.images, classes)
-        evaluate(predictor, folder, "train", progress=note_peak)
+        evaluate(predictor, folder, "test", progress=note_peak)
     facts = {
         "backbone": arguments.backbone,
         "output_stride": arguments.output_stride,
@@ -67,7 +67,7 @@ def write_data(root: Path, count: int, classes: Classes) -> None:
     small = rng.integers(0, 256, (HEIGHT // 32, WIDTH // 32, 3), dtype=np.uint8)
     photograph = Image.fromarray(small).resize((WIDTH, HEIGHT)).filter(ImageFilter.GaussianBlur(2))
     blocks = rng.integers(0, CLASSES, (HEIGHT // 64, WIDTH // 64), dtype=np.uint8)
-    images, masks = root / "images" / "train", root / "masks" / "train"
+    images, masks = root / "images" / "test", root / "masks" / "test"
     images.mkdir(parents=True)
     masks.mkdir(parents=True)
     photograph.save(images / "0.jpg", quality=90)
