@@ -150,6 +150,8 @@ def test_no_input_is_overwritten(predictor, tmp_path, names):
         put(tmp_path / "photos" / name)
     before = {path: path.read_bytes() for path in (tmp_path / "photos").iterdir()}
     with pytest.raises(DataError, match=r"would overwrite the image .*; choose another folder for -o"):
+        predict_files(predictor, tmp_path / "photos" / "*", tmp_path / "photos")
+    with pytest.raises(DataError, match="would lie among the images themselves; choose another folder for -o"):
         predict_files(predictor, tmp_path / "photos", tmp_path / "photos")
     assert {path: path.read_bytes() for path in (tmp_path / "photos").iterdir()} == before
 
@@ -160,9 +162,9 @@ def test_one_image_is_not_overwritten_by_its_named_mask(predictor, tmp_path):
         predict_files(predictor, tmp_path / "a.png", tmp_path / "a.png")
 
 
-def test_masks_beside_photos_of_another_kind(predictor, tmp_path):
+def test_the_mask_of_one_photo_may_lie_beside_it(predictor, tmp_path):
     put(tmp_path / "a.jpg")
-    predict_files(predictor, tmp_path, tmp_path, overlay=False)
+    predict_files(predictor, tmp_path / "a.jpg", tmp_path, overlay=False)
     assert files(tmp_path) == ["a.jpg", "a.png"]
 
 

@@ -167,7 +167,7 @@ def test_the_plan_is_shown_before_the_first_step(data, tmp_path, monkeypatch):
         str(tmp_path / "run"),
     ):
         assert text in shown
-    assert "warning BatchNorm sees 2 image(s)" in shown
+    assert "warning: BatchNorm sees 2 image(s)" in shown
     assert "freeze_batchnorm" in shown
 
 
@@ -548,3 +548,11 @@ def test_a_resumed_run_says_what_is_no_longer_as_it_began(data, tmp_path):
     _, text = run(data, tiny(steps=2), tmp_path / "run", resume=True)
     assert "changed from here on: train.steps: 1 -> 2" in text
     assert text.count("changed from here on") == 1
+
+
+def test_resume_without_a_run_says_that_a_new_one_begins(data, tmp_path, monkeypatch):
+    kill_before(0, monkeypatch)
+    console = quiet()
+    with pytest.raises(Killed):
+        train(data, tiny(), out=tmp_path / "typo", resume=True, console=console)
+    assert f"note: no run in {tmp_path / 'typo'} to go on with; a new one begins" in console.file.getvalue()

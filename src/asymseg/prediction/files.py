@@ -72,6 +72,8 @@ def find_images(inputs: Path, out: Path | None = None) -> tuple[Path, list[Path]
         return inputs.parent, [inputs]
     if inputs.is_dir():
         root = inputs
+        if out is not None and out.resolve() == inputs.resolve():
+            raise DataError(f"{out}: results would lie among the images themselves; choose another folder for -o")
         paths = [path for path in inputs.rglob("*") if _is_image(path)]
     else:
         root = Path(*[part for part in _before_wildcard(inputs.parts)])

@@ -67,6 +67,9 @@ def check_data(dataset: DataSet, config: Config, console: Console | None) -> np.
     for split in ("train", "val"):
         if not dataset.splits.get(split):
             raise ConfigError(f"training needs a {split!r} part; the data has {', '.join(dataset.splits)}")
+    if console is not None:
+        for note in dataset.notes:
+            console.print(f"note: {note}", highlight=False, markup=False)
     if not config.data.check:
         return None
     workers, silent = max(1, config.data.workers), Console(quiet=True)
@@ -77,7 +80,7 @@ def check_data(dataset: DataSet, config: Config, console: Console | None) -> np.
         }
     if console is not None:
         for line in count_warnings(counts, dataset):
-            console.print(f"[yellow]warning[/yellow] {escape(line)}", highlight=False)
+            console.print(f"[yellow]warning:[/yellow] {escape(line)}", highlight=False)
     return np.asarray(counts["train"])
 
 
@@ -145,8 +148,6 @@ def announce(
     settings = config.train
     images = {split: len(pairs) for split, pairs in dataset.splits.items()}
     epochs = settings.steps * settings.batch_size * settings.accumulation / images["train"]
-    for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
     model = config.model
     for line in (
         "images      " + ", ".join(f"{count} {split}" for split, count in images.items()),
@@ -168,6 +169,7 @@ def announce(
     if seen < 4:
         cure = "raise train.batch_size" + ("" if settings.freeze_batchnorm else ", or set train.freeze_batchnorm")
         console.print(
-            f"[yellow]warning[/yellow] BatchNorm sees {seen} image(s) at a time, fewer than 4: poor statistics; {cure}",
+            f"[yellow]warning:[/yellow] BatchNorm sees {seen} image(s) at a time, fewer than 4: poor statistics; "
+            f"{cure}",
             highlight=False,
         )

@@ -77,6 +77,8 @@ def train(
     if resume:
         load_last(out / "last", run)
     progress = run.progress
+    if first and resume and progress.step == 0:
+        console.print(f"note: no run in {out} to go on with; a new one begins", highlight=False, markup=False)
     if first:
         for change in plan.changed_settings(out, config):
             console.print(f"changed from here on: {change}", highlight=False, markup=False)
