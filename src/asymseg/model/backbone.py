@@ -2,7 +2,7 @@
 
 A backbone is a module whose forward gives `(low, high)` and whose `channels` names their two widths. It may also have
 `size_multiple`, where it takes only images whose height and width are multiples of that (default 1), and `stride`, the
-image pixels per pixel of `high` (default 1). Every timm model that gives feature maps becomes one here.
+image pixels per pixel of `high` (default 1). timm models that give feature maps become one here.
 """
 
 import logging
