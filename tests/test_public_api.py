@@ -24,6 +24,7 @@ PUBLIC = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "fold",
     "load",
     "train",
 ]

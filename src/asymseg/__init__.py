@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, TrainingError
     from asymseg.evaluation.evaluate import evaluate
     from asymseg.model.annnet import ANNNet
+    from asymseg.model.folding import fold
     from asymseg.prediction.predict import Predictor, load
     from asymseg.training.train import train
 
@@ -28,6 +29,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "fold",
     "load",
     "train",
 ]
@@ -43,6 +45,7 @@ _HOMES = {
     "Predictor": "asymseg.prediction.predict",
     "TrainingError": "asymseg.errors",
     "evaluate": "asymseg.evaluation.evaluate",
+    "fold": "asymseg.model.folding",
     "load": "asymseg.prediction.predict",
     "train": "asymseg.training.train",
 }

@@ -3,10 +3,10 @@
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,9 +17,9 @@ from asymseg.data.loader import prefetched, read_pair
 from asymseg.errors import ConfigError, DataError
 from asymseg.evaluation.metrics import Scores, confusion_matrix, scores
 from asymseg.evaluation.report import Example, Report, write_report
-from asymseg.model.checkpoint import parameter_count
+from asymseg.prediction.execution import Device, Precision
 from asymseg.prediction.overlay import as_picture
-from asymseg.prediction.predict import Device, Predictor, load
+from asymseg.prediction.predict import Predictor, load
 
 GALLERY = 6
 """Worst and best images shown in a report, each."""
@@ -47,6 +47,9 @@ def evaluate(
     history: Sequence[Mapping[str, Any]] = (),
     gallery: bool = True,
     device: Device = "auto",
+    precision: Precision = "auto",
+    compile: bool = False,
+    fold: bool = True,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -65,6 +68,9 @@ def evaluate(
         history: Lines of the training log, whose curves the report shows.
         gallery: Whether the report shows images; without, it can be passed on where the data may not.
         device: Where the network runs, if `model` is a folder.
+        precision: In what arithmetic, likewise.
+        compile: Whether it is compiled, likewise.
+        fold: Whether its evaluation form is used, likewise.
         workers: Threads that decode images ahead.
         progress: Called with (images done, images in all).
 
@@ -72,7 +78,9 @@ def evaluate(
         DataError: Data that cannot be used, or of other classes than the model's.
         CheckpointError: A model that cannot be loaded.
     """
-    predictor = model if isinstance(model, Predictor) else load(model, device)
+    predictor = (
+        model if isinstance(model, Predictor) else load(model, device, precision=precision, compile=compile, fold=fold)
+    )
     info = predictor.info
     if isinstance(data, DataSet):
         dataset = data
@@ -89,12 +97,9 @@ def evaluate(
         )
     if scales is not None and (not scales or min(scales) <= 0):
         raise ConfigError("scales must be numbers above 0")
-    info = replace(
-        info,
-        scales=tuple(scales) if scales is not None else info.scales,
-        flip=flip if flip is not None else info.flip,
+    predictor = predictor.seeing(
+        tuple(scales) if scales is not None else info.scales, flip if flip is not None else info.flip
     )
-    predictor = Predictor(predictor.network, info, str(predictor.device))
     result = measure(predictor, pairs, dataset, workers, progress)
     if out is not None:
         write_results(Path(out), result, predictor, dataset, split, history, gallery)
@@ -164,7 +169,7 @@ def make_report(
     gallery: bool,
 ) -> Report:
     """The page's content; the images it shows are predicted once more."""
-    settings = predictor.network.settings
+    settings = cast(Any, predictor.network).settings
     ranked = sorted((entry for entry in result.images if not np.isnan(entry[1])), key=lambda entry: entry[1])
     shown = min(GALLERY, (len(ranked) + 1) // 2) if gallery else 0
     pairs = {pair.name: pair for pair in dataset.splits[split]}
@@ -181,7 +186,7 @@ def make_report(
         subtitle=(
             f"network: {settings['backbone'] or 'own backbone'}, fusion {settings['fusion']}, context "
             f"{settings['context']}, output stride {settings['output_stride']}",
-            f"parameters: {parameter_count(predictor.network):,}",
+            f"parameters: {predictor.parameters:,}",
             f"images: {len(result.images)}, at their own size",
             f"seen at: scale {scales}{', also mirrored' if predictor.info.flip else ''}",
             f"hardware: {hardware(predictor.device)}",

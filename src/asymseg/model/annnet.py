@@ -146,25 +146,23 @@ class ANNNet(nn.Module):
         self, images: Float[Tensor, "b c h w"], with_aux: bool = False
     ) -> Float[Tensor, "b n h w"] | tuple[Float[Tensor, "b n h w"], Float[Tensor, "b n h w"]]:
         """Logits at the size of the images; with `with_aux` also the auxiliary classifier's, for the loss."""
-        multiple = getattr(self.backbone, "size_multiple", 1)
-        one_pixel = max(getattr(self.backbone, "stride", 1), multiple)
+        one_pixel = max(getattr(self.backbone, "stride", 1), getattr(self.backbone, "size_multiple", 1))
         if self.training and images.shape[0] == 1 and max(images.shape[2:]) <= one_pixel:
             # The smallest map is one pixel, and BatchNorm refuses a single value per channel. The same image twice has
             # the same mean and variance.
             both = self(images.repeat(2, 1, 1, 1), with_aux)
             return (both[0][:1], both[1][:1]) if with_aux else both[:1]
 
-        height, width = images.shape[2:]
-        padded = F.pad(images, (0, -width % multiple, 0, -height % multiple)) if multiple > 1 else images
+        padded = pad_for(self.backbone, images)
         low, high = self.backbone(padded)
-        logits = self._upsample(self.head(low, high), padded)[:, :, :height, :width]
+        logits = upsample(self.head(low, high), padded, images, self.align_corners)
         if not with_aux:
             return logits
         if self.aux_classifier is None:
             raise ConfigError(
                 "with_aux=True needs an auxiliary classifier; build the network with aux_channels above 0"
             )
-        return logits, self._upsample(self.aux_classifier(low), padded)[:, :, :height, :width]
+        return logits, upsample(self.aux_classifier(low), padded, images, self.align_corners)
 
     def head(self, low: Float[Tensor, "b l hl wl"], high: Float[Tensor, "b g hg wg"]) -> Float[Tensor, "b n hg wg"]:
         """Logits at the size of `high`, from the two maps of the backbone."""
@@ -177,8 +175,24 @@ class ANNNet(nn.Module):
             x = self.context(x)
         return self.classifier(self.dropout(x))  # type: ignore[no-any-return]
 
-    def _upsample(self, logits: Tensor, images: Tensor) -> Tensor:
-        return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=self.align_corners)
+
+def pad_for(backbone: nn.Module, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c hp wp"]:
+    """The images with zeros at their right and lower ends, up to a size that the backbone takes."""
+    multiple = getattr(backbone, "size_multiple", 1)
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple)) if multiple > 1 else images
+
+
+def upsample(
+    logits: Float[Tensor, "b n i j"],
+    padded: Float[Tensor, "b c hp wp"],
+    images: Float[Tensor, "b c h w"],
+    align_corners: bool,
+) -> Float[Tensor, "b n h w"]:
+    """Logits at the size of the images, from coarse ones that cover the padded images."""
+    height, width = images.shape[2:]
+    full = F.interpolate(logits, padded.shape[2:], mode="bilinear", align_corners=align_corners)
+    return full[:, :, :height, :width]
 
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:

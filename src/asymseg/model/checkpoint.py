@@ -15,6 +15,7 @@ from asymseg.atomic import atomic_folder, surviving_folder
 from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, CheckpointError
 from asymseg.model.annnet import ANNNet
+from asymseg.model.folding import FoldedANNNet, fold
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -43,7 +44,7 @@ class ModelInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def save_model(folder: Path, network: ANNNet, info: ModelInfo) -> None:
+def save_model(folder: Path, network: ANNNet | FoldedANNNet, info: ModelInfo) -> None:
     """Write a model folder, whole or not at all; an older one of that name is replaced.
 
     A backbone that was passed in has no name to save; who loads the folder passes it in again.
@@ -52,7 +53,7 @@ def save_model(folder: Path, network: ANNNet, info: ModelInfo) -> None:
         write_model(temporary, network, info)
 
 
-def write_model(folder: Path, network: ANNNet, info: ModelInfo) -> None:
+def write_model(folder: Path, network: ANNNet | FoldedANNNet, info: ModelInfo) -> None:
     """The files of a model, into a folder that exists."""
     # Tensors that share memory or layout tricks (channels_last) become plain ones: the file is the same for both.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
@@ -74,7 +75,7 @@ def write_model(folder: Path, network: ANNNet, info: ModelInfo) -> None:
     (folder / "README.md").write_text(_model_card(network, info), encoding="utf-8")
 
 
-def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet, ModelInfo]:
+def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet | FoldedANNNet, ModelInfo]:
     """The network, in evaluation mode on the CPU, and what travels with it.
 
     `backbone` is needed where the network was built around a module of your own. Raises CheckpointError that names
@@ -96,7 +97,10 @@ def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet,
     preprocessing, prediction = config["preprocessing"], config.get("prediction", {})
     try:
         settings |= {name: tuple(settings[name]) for name in ("pool_sizes", "stages")}
-        network = ANNNet(pretrained=False, **settings)  # so a folder cannot ask for a download
+        folded = settings.pop("folded", False)
+        network: ANNNet | FoldedANNNet = ANNNet(pretrained=False, **settings)  # so a folder cannot ask for a download
+        if folded:
+            network = fold(network)  # has the parts of the one that was saved; the weights are read below
         info = ModelInfo(
             classes=Classes.from_dict(config, str(found / CONFIG)),
             mean=_numbers(preprocessing["mean"], "mean"),
@@ -177,7 +181,7 @@ def _numbers(values: Any, name: str, above: float = -math.inf) -> tuple[float, .
     return tuple(float(value) for value in values)
 
 
-def _model_card(network: ANNNet, info: ModelInfo) -> str:
+def _model_card(network: ANNNet | FoldedANNNet, info: ModelInfo) -> str:
     settings = network.settings
     lines = [
         "# Semantic segmentation with asymmetric non-local attention",

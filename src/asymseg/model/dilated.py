@@ -5,6 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asymseg.model.convolution import replace_convolutions
+
 
 class DilatedDepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution that, in training on a CPU, computes the same values a faster way.
@@ -17,39 +19,7 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
     @classmethod
     def replace_in(cls, module: nn.Module) -> None:
         """Put one in the place of every convolution in `module` that it can stand for, with the same parameters."""
-        for name, child in module.named_children():
-            if type(child) is nn.Conv2d and cls._fits(child):
-                twin = cls(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,  # type: ignore[arg-type]
-                    padding=child.padding,  # type: ignore[arg-type]
-                    dilation=child.dilation,  # type: ignore[arg-type]
-                    groups=child.groups,
-                    bias=child.bias is not None,
-                    device="meta",
-                )
-                twin.weight, twin.bias = child.weight, child.bias
-                twin.train(child.training)
-                setattr(module, name, twin)
-            else:
-                cls.replace_in(child)
-
-    @staticmethod
-    def _fits(convolution: nn.Conv2d) -> bool:
-        """Square and odd, stride 1, more than one grid, and padded so that the map keeps its size."""
-        size, dilation, padding = convolution.kernel_size[0], convolution.dilation[0], convolution.padding[0]
-        return (
-            convolution.groups == convolution.in_channels > 1
-            and convolution.kernel_size == (size, size)
-            and size % 2 == 1
-            and convolution.dilation == (dilation, dilation)
-            and convolution.padding == (padding, padding)
-            and convolution.stride == (1, 1)
-            and convolution.padding_mode == "zeros"
-            and dilation > 1
-            and padding == dilation * (size // 2)
-        )
+        replace_convolutions(module, cls, _fits)
 
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         if not (self.training and torch.is_grad_enabled() and input.device.type == "cpu"):
@@ -65,3 +35,19 @@ class DilatedDepthwiseConv2d(nn.Conv2d):
         x = x.permute(0, 2, 3, 1).reshape(batch, d, d, rows, columns, self.out_channels)
         x = x.permute(0, 3, 1, 4, 2, 5).reshape(batch, rows * d, columns * d, self.out_channels)  # b h w c
         return x.permute(0, 3, 1, 2)[:, :, :height, :width]
+
+
+def _fits(convolution: nn.Conv2d) -> bool:
+    """Square and odd, stride 1, more than one grid, and padded so that the map keeps its size."""
+    size, dilation, padding = convolution.kernel_size[0], convolution.dilation[0], convolution.padding[0]
+    return (
+        convolution.groups == convolution.in_channels > 1
+        and convolution.kernel_size == (size, size)
+        and size % 2 == 1
+        and convolution.dilation == (dilation, dilation)
+        and convolution.padding == (padding, padding)
+        and convolution.stride == (1, 1)
+        and convolution.padding_mode == "zeros"
+        and dilation > 1
+        and padding == dilation * (size // 2)
+    )

@@ -1,43 +1,58 @@
 """Predictor: one image in, class ids and probabilities of its own size out."""
 
+import copy
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asymseg.atomic import surviving_folder
 from asymseg.classes import Classes
 from asymseg.data.files import image_tensor, read_image, write_mask
 from asymseg.data.transforms import normalise
-from asymseg.errors import CheckpointError, ConfigError, DataError
-from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import CONFIG, WEIGHTS, ModelInfo, load_model
+from asymseg.errors import CheckpointError, DataError
+from asymseg.model.checkpoint import CONFIG, WEIGHTS, ModelInfo, load_model, parameter_count
+from asymseg.prediction.execution import Coarse, Device, Precision, prepare
+from asymseg.prediction.execution import choose_device as choose_device
 from asymseg.prediction.overlay import draw_overlay
+from asymseg.prediction.upsampling import View, bands, upsampled
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
-Device = Literal["auto", "cpu", "cuda", "mps"] | str
 
 
-@dataclass(frozen=True)
 class Result:
     """What a model says about one image."""
 
     mask: UInt8[np.ndarray, "h w"]
     """Class ids."""
-    probabilities: Float[np.ndarray, "n h w"]
-    """Of each class, adding up to 1 at each pixel."""
     classes: Classes
     image: Tensor
     """The image as it was seen, C H W."""
+
+    def __init__(
+        self,
+        mask: UInt8[np.ndarray, "h w"],
+        classes: Classes,
+        image: Tensor,
+        probabilities: Callable[[], Float[np.ndarray, "n h w"]],
+    ) -> None:
+        self.mask, self.classes, self.image = mask, classes, image
+        self._probabilities = probabilities
+
+    @cached_property
+    def probabilities(self) -> Float[np.ndarray, "n h w"]:
+        """Of each class, adding up to 1 at each pixel; made when first asked for, since they are large."""
+        return self._probabilities()
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The image with the classes' colours over it."""
@@ -52,61 +67,113 @@ class Predictor:
     """A network with all it needs to take real images.
 
     `network` takes normalised B C H W and gives logits; calling the predictor does everything around that.
+
+    Args:
+        network: A trained network; with `fold` its evaluation form is made and used.
+        info: What travels with the weights.
+        device: auto is a GPU where there is one.
+        precision: auto is fp32; bf16 and fp16 are faster on GPUs that have them, and change some pixels.
+        compile: Compile the network, anew for each size of image; for many images of one size on a GPU.
+        fold: Whether to use the network's evaluation form, which has the same logits.
     """
 
-    def __init__(self, network: ANNNet, info: ModelInfo, device: Device = "auto") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        info: ModelInfo,
+        device: Device = "auto",
+        *,
+        precision: Precision = "auto",
+        compile: bool = False,
+        fold: bool = True,
+    ) -> None:
         self.device = choose_device(device)
-        self.network = network.to(self.device).eval()
+        self.parameters = parameter_count(network)
+        self.network = prepare(network, self.device, folding=fold)
         self.info = info
+        self.coarse = Coarse(self.network, self.device, precision, compiling=compile)
+
+    def seeing(self, scales: tuple[float, ...], flip: bool) -> "Predictor":
+        """The same predictor, to see each image at these scales, and mirrored too if `flip`."""
+        other = copy.copy(self)
+        other.info = replace(self.info, scales=scales, flip=flip)
+        return other
 
     def __call__(self, source: ImageSource) -> Result:
         """Predict a path, a PIL image, an array H W 3 of bytes, or a tensor C H W of bytes or floats 0..1."""
         image = to_tensor(source, len(self.info.mean))
-        probabilities = self.probabilities(image)
-        mask = probabilities.argmax(dim=0).to(torch.uint8)
-        return Result(mask.cpu().numpy(), probabilities.cpu().numpy(), self.info.classes, image)
+        views = self._views(image)
+        mask = self._class_map(views, image)
+        return Result(
+            mask.cpu().numpy(), self.info.classes, image, lambda: self._probabilities(views, image).cpu().numpy()
+        )
 
-    @torch.inference_mode()
     def class_map(self, image: Tensor) -> UInt8[Tensor, "h w"]:
         """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less."""
-        if len(self.info.scales) == 1 and not self.info.flip:
-            return self._logits(image, self.info.scales[0], flip=False).argmax(dim=0).to(torch.uint8)
-        return self.probabilities(image).argmax(dim=0).to(torch.uint8)
+        return self._class_map(self._views(image), image)
 
-    @torch.inference_mode()
     def probabilities(self, image: Tensor) -> Float[Tensor, "n h w"]:
         """Class probabilities at the image's own size, averaged over the model's scales and flips."""
-        views = [
-            (scale, flip) for scale in self.info.scales for flip in ((False, True) if self.info.flip else (False,))
-        ]
-        total = self._logits(image, *views[0]).softmax(dim=0)
-        for scale, flip in views[1:]:
-            total += self._logits(image, scale, flip).softmax(dim=0)
-        return total / len(views)
+        return self._probabilities(self._views(image), image)
 
-    def _logits(self, image: Tensor, scale: float, flip: bool) -> Float[Tensor, "n h w"]:
-        """Logits at the image's own size, from the image seen at `scale` and perhaps mirrored."""
-        size = image.shape[-2:]
+    @torch.inference_mode()
+    def _views(self, image: Tensor) -> list[View]:
+        """Coarse logits of the image, once for each scale, mirrored and not."""
+        if self.device.type == "cuda":
+            image = image.pin_memory().to(self.device, non_blocking=True)
         if self.info.channel_order == "BGR":
             image = image.flip(0)
-        x = normalise(image, self.info.mean, self.info.std)[None].to(self.device)  # 1 c h w
-        seen = [max(1, round(side * scale)) for side in size]
-        if seen != list(size):
-            x = F.interpolate(x, seen, mode="bilinear", antialias=True)
-        if flip:
-            x = x.flip(3)
-        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
-        if flip:
-            logits = logits.flip(3)
-        if seen != list(size):
-            logits = F.interpolate(logits, size, mode="bilinear", align_corners=self.network.align_corners)
-        return logits[0].float()
+        pixels = normalise(image.to(self.device), self.info.mean, self.info.std)[None]  # 1 c h w
+        size = image.shape[-2:]
+        views = []
+        for scale in self.info.scales:
+            seen = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+            x = pixels if seen == size else F.interpolate(pixels, seen, mode="bilinear", antialias=True)
+            for mirrored in (False, True) if self.info.flip else (False,):
+                logits, covers = self.coarse(x.flip(3) if mirrored else x)
+                views.append(View(logits, covers, seen, mirrored))
+        return views
+
+    @torch.inference_mode()
+    def _class_map(self, views: list[View], image: Tensor) -> UInt8[Tensor, "h w"]:
+        size = (image.shape[1], image.shape[2])
+        mask = torch.empty(size, dtype=torch.uint8, device=self.device)
+        for rows in bands(views[0], size):
+            scores = self._logits(views[0], size, rows) if len(views) == 1 else self._shares(views, size, rows)
+            mask[rows] = scores.argmax(dim=0)
+        return mask
+
+    @torch.inference_mode()
+    def _probabilities(self, views: list[View], image: Tensor) -> Float[Tensor, "n h w"]:
+        size = (image.shape[1], image.shape[2])
+        shares = torch.empty(views[0].logits.shape[1], *size, device=self.device)
+        for rows in bands(views[0], size):
+            shares[:, rows] = self._shares(views, size, rows)
+        return shares
+
+    def _shares(self, views: list[View], size: tuple[int, int], rows: slice) -> Float[Tensor, "n r w"]:
+        """Probabilities of some rows, averaged over the views."""
+        total = self._logits(views[0], size, rows).softmax(dim=0)
+        for view in views[1:]:
+            total += self._logits(view, size, rows).softmax(dim=0)
+        return total.div_(len(views))
+
+    def _logits(self, view: View, size: tuple[int, int], rows: slice) -> Float[Tensor, "n r w"]:
+        return upsampled(view, size, rows, bool(getattr(self.network, "align_corners", False)))
 
 
-def load(source: str | Path, device: Device = "auto") -> Predictor:
+def load(
+    source: str | Path,
+    device: Device = "auto",
+    *,
+    precision: Precision = "auto",
+    compile: bool = False,
+    fold: bool = True,
+) -> Predictor:
     """A predictor from a model folder, a run's folder, whose best model is taken, or the id of a model on the hub.
 
-    An id is OWNER/NAME, where no such folder exists; its files are downloaded once and kept. Raises CheckpointError.
+    An id is OWNER/NAME, where no such folder exists; its files are downloaded once and kept. The other arguments are
+    those of `Predictor`. Raises CheckpointError.
     """
     folder = Path(source)
     if surviving_folder(folder / "best") and not (folder / "config.json").is_file():
@@ -114,7 +181,7 @@ def load(source: str | Path, device: Device = "auto") -> Predictor:
     elif not folder.exists() and HUB_ID.fullmatch(str(source)):
         folder = _download(str(source))
     network, info = load_model(folder)
-    return Predictor(network.to(memory_format=torch.channels_last), info, device)
+    return Predictor(network, info, device, precision=precision, compile=compile, fold=fold)
 
 
 def _download(hub_id: str) -> Path:
@@ -129,20 +196,6 @@ def _download(hub_id: str) -> Path:
         raise CheckpointError(
             f"{hub_id}: neither a folder here nor a model that could be fetched from the hub ({reason})"
         ) from None
-
-
-def choose_device(device: Device) -> torch.device:
-    """`auto` is a CUDA or Apple GPU where there is one, else the CPU. Raises ConfigError for one that is not there."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); try auto or cpu"
-        ) from None
-    return chosen
 
 
 def to_tensor(source: ImageSource, channels: int) -> Tensor:

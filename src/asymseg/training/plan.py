@@ -16,7 +16,7 @@ from asymseg.data.dataset import DataSet, check_pairs, count_warnings, median_fr
 from asymseg.data.loader import measure_normalisation
 from asymseg.errors import ConfigError, TrainingError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.backbone import backbone_normalisation
+from asymseg.model.backbone import TimmBackbone, backbone_normalisation
 from asymseg.model.checkpoint import ModelInfo, parameter_count
 from asymseg.training.optimizer import freeze_batchnorm
 
@@ -111,6 +111,8 @@ def make_network(config: Config, num_classes: int) -> ANNNet:
         network.backbone.requires_grad_(False)
     if config.train.freeze_batchnorm:
         freeze_batchnorm(network.backbone)
+    if config.train.checkpoint_backbone and isinstance(network.backbone, TimmBackbone):
+        network.backbone.checkpointing = True
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
     if config.train.sync_batchnorm and torch.cuda.is_available() and torch.distributed.is_initialized():

@@ -1,0 +1,258 @@
+r"""A trained network's evaluation form: the same logits from less work.
+
+Four identities, all exact (DESIGN of the blocks: `asymseg.blocks.attention`):
+
+- In evaluation BatchNorm is one factor and one summand per channel, and goes into the convolution before it.
+- AFNB ends in a linear map and the 3x3 convolution behind it begins with one, so their product is one convolution:
+  $K * (s W_m [context; X] + t) = (K s W_x) * X + (K s W_c W_o) * (V A) + K * (s W_c b_o + t)$.
+- The columns of the attention $A$ add up to 1 within the image and are 0 in the padding around it. So the last term,
+  the answer of the kernel to a constant map with a zero border, is one more row of ones in $V$ with its own kernel.
+- In APNB output, value and the context's half of merge are one linear map of the pooled tokens, and BatchNorm's summand
+  rides on them for the same reason.
+"""
+
+import copy
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asymseg.blocks import AFNB, APNB
+from asymseg.blocks.attention import attention_weights, on_tokens, pointwise
+from asymseg.errors import ConfigError
+from asymseg.model.annnet import ANNNet, pad_for, upsample
+from asymseg.model.batchnorm import affine, fold_batchnorm
+from asymseg.model.memory import reused_memory
+from asymseg.model.winograd import WinogradConv2d
+
+
+class FoldedANNNet(nn.Module):
+    """What `fold` makes: a network for evaluation alone, without auxiliary classifier and dropout."""
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        backbone: nn.Module,
+        fusion: nn.Module | None,
+        pyramid: nn.Module | None,
+        project: nn.Module,
+        context: nn.Module | None,
+        classifier: nn.Module,
+    ) -> None:
+        super().__init__()
+        self.settings = settings | {"folded": True}
+        self.num_classes: int = settings["num_classes"]
+        self.align_corners: bool = settings["align_corners"]
+        self.backbone = backbone
+        self.fusion = fusion
+        self.pyramid = pyramid
+        self.project = project
+        self.context = context
+        self.classifier = classifier
+
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n h w"]:
+        """Logits at the size of the images."""
+        with reused_memory(images.device):
+            padded = pad_for(self.backbone, images)
+            return upsample(self.head(*self.backbone(padded)), padded, images, self.align_corners)
+
+    def head(self, low: Float[Tensor, "b l hl wl"], high: Float[Tensor, "b g hg wg"]) -> Float[Tensor, "b n hg wg"]:
+        """Logits at the size of `high`, from the two maps of the backbone."""
+        if isinstance(self.project, FoldedFusion):
+            x = self.project(low, high)
+        else:
+            x = high if self.fusion is None else self.fusion(low, high)
+            x = self.project(x if self.pyramid is None else self.pyramid(x))
+        if isinstance(self.context, FoldedAttention):
+            x = self.context(x, x)
+        elif self.context is not None:
+            x = self.context(x)
+        return self.classifier(x)  # type: ignore[no-any-return]
+
+
+class FoldedAttention(nn.Module):
+    """AFNB or APNB with its linear maps multiplied out; `key` is None where queries and keys are the same maps."""
+
+    def __init__(
+        self,
+        pool: nn.Module,
+        query: nn.Module,
+        key: nn.Module | None,
+        tokens: nn.Conv2d,
+        merge: nn.Conv2d | None,
+        *,
+        add: bool,
+        relu: bool,
+    ) -> None:
+        super().__init__()
+        self.pool, self.query, self.key, self.tokens, self.merge = pool, query, key, tokens, merge
+        self.add, self.relu = add, relu
+
+    def forward(self, low: Float[Tensor, "b l hl wl"], high: Float[Tensor, "b g h w"]) -> Float[Tensor, "b o h w"]:
+        """relu(merge x + tokens weights^T), or without what this block lacks."""
+        query = self.query(high)  # B K H W
+        weights = attention_weights(query, self.pool(query if self.key is None else self.key(low)))  # B N S
+        tokens = on_tokens(self.tokens, self.pool(low))  # B O S
+        spread = weights.to(tokens.dtype).transpose(1, 2)  # B S N
+        if self.merge is not None:
+            x = pointwise(high, self.merge.weight)
+            out = x.flatten(2).baddbmm_(tokens, spread).reshape(x.shape)
+        else:
+            out = torch.baddbmm(high.flatten(2), tokens, spread) if self.add else torch.bmm(tokens, spread)
+            out = out.reshape(-1, tokens.shape[1], *high.shape[2:])
+        return out.relu_() if self.relu else out
+
+
+class FoldedFusion(nn.Module):
+    """AFNB and the 3x3 convolution, BatchNorm and ReLU behind it, as one map of `low` and `high`."""
+
+    def __init__(
+        self,
+        pool: nn.Module,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Conv2d,
+        spread: nn.Conv2d,
+        project: nn.Conv2d | None,
+    ) -> None:
+        super().__init__()
+        self.pool, self.query, self.key, self.value = pool, query, key, value
+        self.spread, self.project = spread, project
+
+    def forward(self, low: Float[Tensor, "b l hl wl"], high: Float[Tensor, "b g h w"]) -> Float[Tensor, "b o h w"]:
+        weights = attention_weights(self.query(high), self.pool(self.key(low)))  # B N S
+        values = on_tokens(self.value, self.pool(low))  # B V S
+        values = F.pad(values, (0, 0, 0, 1), value=1.0)  # a row of ones carries what is constant within the image
+        context = torch.bmm(values, weights.to(values.dtype).transpose(1, 2))  # B V+1 N
+        context = context.reshape(*context.shape[:2], *high.shape[2:])
+        out: Tensor = self.spread(context)
+        if self.project is not None:
+            out += self.project(high)
+        return out.relu_()
+
+
+@torch.no_grad()
+def fold(network: ANNNet | FoldedANNNet) -> FoldedANNNet:
+    """The evaluation form of a network: the same logits at every size, from about half the work in the head.
+
+    It is a network of its own, that is saved, loaded and exported like any other; `network` stays as it was. Products
+    of weights are made in float64 and kept in the network's own precision. Where AFNB is followed by PSPNet's pyramid,
+    the two stay apart, and so do the non-local block's two linear maps, which have a softmax over pixels between them.
+    """
+    if isinstance(network, FoldedANNNet):
+        return network
+    if type(network) is not ANNNet:
+        raise ConfigError(f"only an ANNNet itself can be folded; {type(network).__name__} may compute something else")
+    parameter = next(network.parameters())
+    net = copy.deepcopy(network).cpu().eval().requires_grad_(False)  # not every device has float64
+    side = 64 + -64 % int(getattr(net.backbone, "size_multiple", 1))
+    images = torch.zeros(1, net.settings["in_channels"], side, side, dtype=parameter.dtype)
+    fold_batchnorm(net, lambda: net(images))
+    fusion: nn.Module | None = net.fusion
+    project: nn.Module = _without_norm(net.project)
+    context: nn.Module | None = net.context
+    if net.fusion is not None and _is_affine(net.fusion):
+        if net.pyramid is None and isinstance(net.project[1], nn.Identity):
+            fusion, project = None, _fold_fusion(net.fusion, net.project)
+        else:
+            fusion = _fold_attention(net.fusion)
+    if isinstance(net.context, APNB) and _is_affine(net.context):
+        context = _fold_attention(net.context)
+    folded = FoldedANNNet(net.settings, net.backbone, fusion, net.pyramid, project, context, net.classifier)
+    WinogradConv2d.replace_in(folded)
+    return folded.eval().requires_grad_(False).to(parameter.device)
+
+
+def _is_affine(block: AFNB | APNB) -> bool:
+    """Whether what normalises the block's result is, in evaluation, one factor and summand per channel."""
+    return block.merge is None or getattr(block.merge[1], "running_mean", None) is not None
+
+
+def _fold_attention(block: AFNB | APNB) -> FoldedAttention:
+    """W_c (W_o (W_v P + b_v) + b_o) as one linear map of the pooled tokens P, with BatchNorm in it."""
+    value, output = _matrix(block.value), _matrix(block.output)
+    tokens = output @ value
+    constant = output @ _bias(block.value) + _bias(block.output)
+    merge = None
+    if block.merge is not None:
+        summand, from_context, from_x = _parts(block.merge)
+        tokens, constant = from_context @ tokens, from_context @ constant + summand
+        merge = _convolution(from_x[:, :, None, None], None, block.value)
+    return FoldedAttention(
+        block.pool,
+        _without_norm(block.query),
+        _without_norm(block.key) if isinstance(block, AFNB) else None,
+        _convolution(tokens[:, :, None, None], constant, block.value),
+        merge,
+        add=block.add,
+        relu=isinstance(block, APNB) and block.merge is not None,
+    )
+
+
+def _fold_fusion(block: AFNB, project: nn.Sequential) -> FoldedFusion:
+    """The 3x3 convolution `project` after the last linear maps of AFNB: K * W_x, K * W_c W_o and K * constant."""
+    convolution = cast(nn.Conv2d, project[0])  # BatchNorm is in it already
+    kernel = convolution.weight.double()  # o c 3 3
+    output, constant = _matrix(block.output), _bias(block.output)
+    from_x: Tensor | None = None
+    if block.merge is not None:
+        summand, from_context, from_x = _parts(block.merge)
+        output, constant = from_context @ output, from_context @ constant + summand
+    of_context = torch.cat([output, constant[:, None]], dim=1)
+    bias = cast(Tensor, convolution.bias)
+    of_high = kernel if block.add else None if from_x is None else _after(kernel, from_x)
+    return FoldedFusion(
+        block.pool,
+        _without_norm(block.query),
+        _without_norm(block.key),
+        block.value,
+        _convolution(_after(kernel, of_context), bias, block.value),
+        None if of_high is None else _convolution(of_high, None, block.value),
+    )
+
+
+def _parts(merge: nn.Sequential) -> tuple[Tensor, Tensor, Tensor]:
+    """Of BN(W_m [context; x]): its summand, and what it makes of the context and of x, as matrices."""
+    factor, summand = affine(merge[1])
+    matrix = factor[:, None] * _matrix(merge[0])
+    channels = len(factor)
+    return summand, matrix[:, :channels], matrix[:, channels:]
+
+
+def _after(kernel: Float[Tensor, "o c 3 3"], matrix: Float[Tensor, "c d"]) -> Float[Tensor, "o d 3 3"]:
+    """The kernel of a 3x3 convolution behind a linear map of the channels."""
+    return torch.einsum("ocij,cd->odij", kernel, matrix)
+
+
+def _matrix(convolution: nn.Module) -> Float[Tensor, "o c"]:
+    """A 1x1 convolution as the matrix it is, in float64."""
+    return cast(nn.Conv2d, convolution).weight.double().flatten(1)
+
+
+def _bias(convolution: nn.Conv2d) -> Float[Tensor, " o"]:
+    return cast(Tensor, convolution.bias).double()
+
+
+def _convolution(kernel: Float[Tensor, "o c k k"], bias: Float[Tensor, " o"] | None, like: nn.Conv2d) -> nn.Conv2d:
+    """A convolution that keeps the size of its input, with the precision and on the device of `like`."""
+    out_channels, in_channels, size, _ = kernel.shape
+    convolution = nn.Conv2d(
+        in_channels,
+        out_channels,
+        size,
+        padding=size // 2,
+        bias=bias is not None,
+        device=like.weight.device,
+        dtype=like.weight.dtype,
+    )
+    convolution.weight.copy_(kernel)
+    if bias is not None:
+        cast(Tensor, convolution.bias).copy_(bias)
+    return convolution
+
+
+def _without_norm(layers: nn.Sequential) -> nn.Sequential:
+    """The layers that are left once `fold_batchnorm` has put a BatchNorm into the convolution before it."""
+    return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))

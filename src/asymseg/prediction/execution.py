@@ -1,0 +1,81 @@
+"""Where and how a network runs: device, precision, folding, compilation."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from asymseg.errors import ConfigError
+from asymseg.model.annnet import ANNNet, pad_for
+from asymseg.model.folding import FoldedANNNet, fold
+from asymseg.model.memory import reused_memory
+
+Device = Literal["auto", "cpu", "cuda", "mps"] | str
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(device: Device) -> torch.device:
+    """`auto` is a CUDA or Apple GPU where there is one, else the CPU. Raises ConfigError for one that is not there."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"device = {device!r} cannot be used here ({str(error).splitlines()[0]}); try auto or cpu"
+        ) from None
+    return chosen
+
+
+def prepare(network: nn.Module, device: torch.device, *, folding: bool) -> nn.Module:
+    """The network as it is run on a device: folded where it can be, its channels side by side in memory."""
+    if folding and type(network) is ANNNet:  # a subclass may compute something else
+        network = fold(network)
+    return network.to(device).eval().to(memory_format=torch.channels_last)
+
+
+class Coarse:
+    """A network up to its coarse logits, which `upsampling` brings to the size of the image.
+
+    `auto` is fp32: half precision changes which class wins at some pixels, and that is for the user to allow. A
+    compiled network is compiled anew for each size of image; `compile_seconds` says how long each took.
+    """
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision, *, compiling: bool) -> None:
+        if precision not in get_args(Precision):
+            raise ConfigError(f"precision = {precision!r} is not one of {', '.join(get_args(Precision))}")
+        self.network, self.device, self.precision, self.compiling = network, device, precision, compiling
+        self.compile_seconds: dict[tuple[int, ...], float] = {}
+        self._run: Callable[[Tensor], Tensor] = self._plain
+        if compiling:
+            self._run = torch.compile(self._plain, dynamic=False, options={"freezing": device.type == "cpu"})
+
+    def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b n i j"], tuple[int, int]]:
+        """Coarse logits in float32, and the height and width in pixels that they stand for."""
+        with reused_memory(self.device), _autocast(self.device, self.precision):
+            padded = pad_for(getattr(self.network, "backbone", self.network), images)
+            padded = padded.contiguous(memory_format=torch.channels_last)
+            first = self.compiling and tuple(padded.shape) not in self.compile_seconds
+            began = time.monotonic()
+            logits = self._run(padded).float()
+            if first:
+                self.compile_seconds[tuple(padded.shape)] = time.monotonic() - began
+            return logits, (padded.shape[2], padded.shape[3])
+
+    def _plain(self, images: Tensor) -> Tensor:
+        network = self.network
+        if isinstance(network, ANNNet | FoldedANNNet):
+            return network.head(*network.backbone(images))
+        logits: Tensor = network(images)
+        return logits
+
+
+def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
