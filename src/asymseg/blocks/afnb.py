@@ -71,7 +71,7 @@ class AFNB(nn.Module):
         self.add = merge == "add"
         self.pool = PyramidPooling(pool_sizes)
         self.query = projection(high_channels, key_channels)
-        self.key = projection(low_channels, key_channels)
+        self.key = projection(low_channels, key_channels, pooled_only=True)
         self.value = nn.Conv2d(low_channels, value_channels, kernel_size=1)
         self.output = output_projection(value_channels, out_channels, merge)
         self.merge = merge_projection(high_channels, out_channels, merge, relu=False)

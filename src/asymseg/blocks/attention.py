@@ -8,7 +8,7 @@ Convolutions of size 1 commute with averaging over pixels, so value, output and 
 tokens instead of $N$ pixels. In exact arithmetic this is the paper's block, in training and evaluation alike.
 """
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -20,12 +20,12 @@ from asymseg.errors import ConfigError
 Merge = Literal["concat", "add", "none"]
 
 
-def projection(in_channels: int, out_channels: int) -> nn.Sequential:
-    """The 1x1 convolution, BatchNorm and ReLU that make queries and keys."""
+def projection(in_channels: int, out_channels: int, *, pooled_only: bool = False) -> nn.Sequential:
+    """The 1x1 convolution, BatchNorm and ReLU that make queries and keys; `pooled_only` for keys alone."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=1, bias=False),
+        PointwiseConv2d(in_channels, out_channels, kernel_size=1, bias=False),
         nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
+        MaskReLU(inplace=True) if pooled_only else nn.ReLU(inplace=True),
     )
 
 
@@ -50,7 +50,32 @@ def merge_projection(in_channels: int, out_channels: int, merge: Merge, *, relu:
         nn.Conv2d(out_channels + in_channels, out_channels, kernel_size=1, bias=False),
         nn.BatchNorm2d(out_channels),
     ]
-    return nn.Sequential(*layers, nn.ReLU(inplace=True)) if relu else nn.Sequential(*layers)
+    return nn.Sequential(*layers, MaskReLU(inplace=True)) if relu else nn.Sequential(*layers)
+
+
+class MaskReLU(nn.ReLU):
+    """A ReLU that, for its backward pass, keeps a byte for each number and not four.
+
+    It pays where nothing else keeps the result: before dropout or an average.
+    """
+
+    def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return super().forward(input)
+        out: Tensor = _MaskReLU.apply(input)
+        return out
+
+
+class _MaskReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x > 0)
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        mask: Tensor = ctx.saved_tensors[0]
+        return gradient * mask
 
 
 def attention_weights(query: Float[Tensor, "b k h w"], key: Float[Tensor, "b k s"]) -> Float[Tensor, "b h*w s"]:
@@ -86,7 +111,7 @@ def join(
     convolution, *follow = merge
     kernel = cast(nn.Conv2d, convolution).weight
     channels = tokens.shape[1]
-    tokens = F.conv2d(tokens.unsqueeze(3), kernel[:, :channels]).squeeze(3)  # W_c
+    tokens = pointwise(tokens.unsqueeze(3), kernel[:, :channels]).squeeze(3)  # W_c
     out = pointwise(x, kernel[:, channels:])  # W_x; B O H W
     # The sum goes into the convolution's own result: no second map, and the memory layout stays.
     out = out.flatten(2).baddbmm_(tokens, weights).reshape(out.shape)
@@ -97,12 +122,22 @@ def join(
     return out
 
 
-def pointwise(x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "o c 1 1"]) -> Float[Tensor, "b o h w"]:
+class PointwiseConv2d(nn.Conv2d):
+    """A 1x1 convolution, computed by `pointwise`."""
+
+    def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
+        return pointwise(input, self.weight, self.bias)
+
+
+def pointwise(
+    x: Float[Tensor, "b c h w"], kernel: Float[Tensor, "o c 1 1"], bias: Float[Tensor, " o"] | None = None
+) -> Float[Tensor, "b o h w"]:
     """A 1x1 convolution. Predicting on a CPU, a matrix product is its fastest form where rows lie one by one."""
     if x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling() or not x.is_contiguous():
-        return F.conv2d(x, kernel)
+        return F.conv2d(x, kernel, bias)
     out = torch.bmm(kernel.flatten(1).expand(len(x), -1, -1), x.flatten(2))  # B O C times B C N
-    return out.reshape(len(x), len(kernel), *x.shape[2:])
+    out = out.reshape(len(x), len(kernel), *x.shape[2:])
+    return out if bias is None else out.add_(bias[:, None, None])
 
 
 def _normalise(norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

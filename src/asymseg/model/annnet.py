@@ -12,6 +12,7 @@ from asymseg.blocks.attention import Merge
 from asymseg.errors import ConfigError
 from asymseg.model.backbone import make_backbone
 from asymseg.model.psp import PyramidConcat
+from asymseg.model.winograd import WinogradConv2d
 
 Fusion = Literal["afnb", "none"]
 Context = Literal["apnb", "nonlocal", "psp", "none"]
@@ -197,7 +198,7 @@ def upsample(
 
 def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
+        WinogradConv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
     )
 
 

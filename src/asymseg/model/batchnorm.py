@@ -11,9 +11,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from asymseg.blocks.attention import PointwiseConv2d
 from asymseg.model.dilated import DilatedDepthwiseConv2d
+from asymseg.model.winograd import WinogradConv2d
 
-_LINEAR = (nn.Conv2d, DilatedDepthwiseConv2d, Conv2dSame)
+_LINEAR = (nn.Conv2d, PointwiseConv2d, DilatedDepthwiseConv2d, WinogradConv2d, Conv2dSame)
 """Convolutions whose result is linear in `weight`; a subclass may first standardise it, for example."""
 
 

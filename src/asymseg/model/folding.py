@@ -162,6 +162,9 @@ def fold(network: ANNNet | FoldedANNNet) -> FoldedANNNet:
         context = _fold_attention(net.context)
     folded = FoldedANNNet(net.settings, net.backbone, fusion, net.pyramid, project, context, net.classifier)
     WinogradConv2d.replace_in(folded)
+    for module in folded.modules():
+        if isinstance(module, WinogradConv2d):
+            module.predicting = True
     return folded.eval().requires_grad_(False).to(parameter.device)
 
 

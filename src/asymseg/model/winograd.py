@@ -1,10 +1,13 @@
-"""3x3 convolutions with a quarter of the multiplications, for prediction on a CPU."""
+"""3x3 convolutions with a quarter of the multiplications, on a CPU."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from asymseg.model.convolution import replace_convolutions
 
@@ -24,15 +27,19 @@ TRANSFORMED_AT_ONCE = 4_000_000
 
 
 class WinogradConv2d(nn.Conv2d):
-    """A 3x3 convolution that, predicting on a CPU in float32, computes the same values with fewer multiplications.
+    """A 3x3 convolution that on a CPU in float32 computes the same values with fewer multiplications.
+
+    It does so in training, forward and backward, and where `predicting` says so in prediction.
+    Elsewhere, in an export and under torch.compile, it is an ordinary convolution.
 
     An output tile of 4x4 pixels takes 6x6 products per pair of channels instead of 144 (Lavin & Gray, "Fast
     Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; Winograd's F(4x4, 3x3)). All products of one
     place in the tile are one matrix product over the channels. With dilation d, the d*d grids of pixels that meet are
-    tiled each by itself. The transformed kernel is made once, is four times as large as the kernel and is not saved.
-    Elsewhere, in training, in an export and under torch.compile, this is an ordinary convolution.
+    tiled each by itself. In prediction the transformed kernel, four times as large as the kernel, is made once; it is
+    not saved.
     """
 
+    predicting = False
     _transformed: tuple[tuple[int, int], Tensor] | None = None
 
     @classmethod
@@ -43,26 +50,53 @@ class WinogradConv2d(nn.Conv2d):
     def forward(self, input: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
         if not self._pays(input):
             return super().forward(input)
+        if torch.is_grad_enabled():
+            out: Tensor = _Winograd.apply(input, self.weight, self.bias, self.dilation[0])
+            return out
         return winograd(input, self._kernel(), self.bias, self.dilation[0])
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_transformed"}
 
     def _pays(self, x: Tensor) -> bool:
-        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if not (self.training if torch.is_grad_enabled() else self.predicting) or torch.compiler.is_compiling():
             return False
         if not x.device.type == self.weight.device.type == "cpu" or torch.is_autocast_enabled("cpu"):
             return False
         height, width = x.shape[2:]
         covered = _covering(height, self.dilation[0]) * _covering(width, self.dilation[0])
-        return x.dtype == self.weight.dtype == torch.float32 and covered <= 2 * height * width
+        return x.dtype == self.weight.dtype == torch.float32 and _fits(self) and covered <= 2 * height * width
 
     def _kernel(self) -> Tensor:
         """The transformed kernel; made anew when the weights were changed."""
-        made_from = (self.weight.data_ptr(), 0 if self.weight.is_inference() else self.weight._version)
+        version = 0 if self.weight.is_inference() else self.weight._version
+        made_from = (self.weight.data_ptr(), version)
         if self._transformed is None or self._transformed[0] != made_from:
             self._transformed = (made_from, transform_kernel(self.weight))
         return self._transformed[1]
+
+
+class _Winograd(torch.autograd.Function):
+    """`winograd`, and its gradients, likewise."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.dilation = dilation
+        return winograd(x, transform_kernel(weight), bias, dilation)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias = ctx.needs_input_grad[:3]
+        mirrored = weight.flip(2, 3).transpose(0, 1)
+        return (
+            winograd(gradient, transform_kernel(mirrored), None, ctx.dilation) if for_x else None,
+            winograd_kernel_gradient(x, gradient, ctx.dilation) if for_weight else None,
+            gradient.sum(dim=(0, 2, 3)) if for_bias else None,
+            None,
+        )
 
 
 def winograd(
@@ -72,42 +106,121 @@ def winograd(
     dilation: int = 1,
 ) -> Float[Tensor, "b d h w"]:
     """The convolution of `x` with a kernel from `transform_kernel`, padded so that it keeps its size."""
+    grid = _Grid.over(x, dilation, kernel.shape[2])
     batch, channels, height, width = x.shape
     out_channels = kernel.shape[2]
-    side = TILE * dilation  # pixels from a tile of one grid to its next; with dilation d there are d*d grids
-    rows, columns = _covering(height, dilation) // side, _covering(width, dilation) // side
-    tiles_of_row = batch * dilation * columns * dilation
-    band = _share(rows, PRODUCTS_AT_ONCE, TAPS * TAPS * tiles_of_row * channels)
-    step = _share(band, TRANSFORMED_AT_ONCE, TAPS * TILE * tiles_of_row * max(channels, out_channels))
-    # What lies between input and output, asked for once. One more tile at the far ends: a tile reads on into the next.
-    padded = x.new_zeros(batch, step + 1, TILE, dilation, columns + 1, TILE, dilation, channels)
-    by_row = x.new_empty(TAPS, batch, step, dilation, columns + 1, TILE, dilation, channels)
-    by_tile = x.new_empty(TAPS, TAPS, batch, band, dilation, columns, dilation, channels)
-    products = x.new_empty(TAPS, TAPS, batch, band, dilation, columns, dilation, out_channels)
-    by_column = x.new_empty(TILE, TAPS, batch, step, dilation, columns, dilation, out_channels)
-    out = x.new_empty(batch, rows, TILE, dilation, columns, TILE, dilation, out_channels)
-    pixels = x.permute(0, 2, 3, 1)
-    for start in _starts(rows, band):
-        for first in _starts(band, step):
-            _copy_rows(pixels, padded.view(batch, -1, (columns + 1) * side, channels), (start + first) * side, dilation)
-            _transform_input([padded[:, tap // TILE :][:, :step, tap % TILE] for tap in range(TAPS)], by_row)
-            for seen, tile in zip(by_row, by_tile[:, :, :, first : first + step], strict=True):
-                neighbours = [seen[:, :, :, tap // TILE :][:, :, :, :columns, tap % TILE] for tap in range(TAPS)]
-                _transform_input(neighbours, tile)
-        torch.bmm(by_tile.flatten(2, 6).flatten(0, 1), kernel, out=products.flatten(2, 6).flatten(0, 1))
-        for first in _starts(band, step):
-            _transform_output(products[:, :, :, first : first + step], by_column)
-            target = out[:, start + first :][:, :step]  # b row 4 grid column 4 grid d
+    tiles = x.new_empty(grid.tiles(channels))
+    products = x.new_empty(grid.tiles(out_channels))
+    by_column = x.new_empty(TILE, TAPS, batch, grid.step, dilation, grid.columns, dilation, out_channels)
+    out = x.new_empty(batch, grid.rows, TILE, dilation, grid.columns, TILE, dilation, out_channels)
+    read = _InputTiles(x, grid)
+    for start in _starts(grid.rows, grid.band):
+        read.into(tiles, start)
+        torch.bmm(_matrices(tiles), kernel, out=_matrices(products))
+        for first in _starts(grid.band, grid.step):
+            _transform_output(products[:, :, :, first : first + grid.step], by_column)
+            target = out[:, start + first :][:, : grid.step]  # b row 4 grid column 4 grid d
             for pixel in range(TILE):
                 _transform_output(by_column[pixel], [target[:, :, pixel, :, :, other] for other in range(TILE)])
-    out = out.view(batch, rows * side, columns * side, out_channels)[:, :height, :width].permute(0, 3, 1, 2)
-    out = out.contiguous(memory_format=torch.channels_last)
+    out = out.reshape(batch, grid.rows * grid.side, grid.columns * grid.side, out_channels)[:, :height, :width]
+    out = out.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     return out if bias is None else out.add_(bias[:, None, None])
 
 
-def _share(rows: int, most: int, numbers_of_row: int) -> int:
-    """How many rows to take at once, so that they hold no more than `most` numbers."""
-    return max(1, min(rows, most // numbers_of_row))
+def winograd_kernel_gradient(
+    x: Float[Tensor, "b c h w"], gradient: Float[Tensor, "b d h w"], dilation: int = 1
+) -> Float[Tensor, "d c 3 3"]:
+    """The gradient by the kernel of the convolution of `x`, from the gradient by its result."""
+    grid = _Grid.over(x, dilation, gradient.shape[1])
+    channels, out_channels = x.shape[1], gradient.shape[1]
+    tiles, slopes = x.new_empty(grid.tiles(channels)), x.new_empty(grid.tiles(out_channels))
+    total = x.new_zeros(TAPS * TAPS, channels, out_channels)
+    read, read_gradient = _InputTiles(x, grid), _GradientTiles(gradient, grid)
+    for start in range(0, grid.rows, grid.band):
+        begin = min(start, grid.rows - grid.band)
+        read.into(tiles, begin)
+        read_gradient.into(slopes, begin)
+        slopes[:, :, :, : start - begin] = 0  # rows that the band before has counted
+        total.baddbmm_(_matrices(tiles).transpose(1, 2), _matrices(slopes))
+    taps = _evaluation(x.dtype).T @ total.flatten(1)  # 9 36 times 36 c*d
+    return taps.reshape(3, 3, channels, out_channels).permute(3, 2, 0, 1)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How a map is cut into tiles, and how many rows of them are worked on at a time."""
+
+    batch: int
+    dilation: int  # with dilation d there are d*d grids of pixels that meet, each tiled by itself
+    rows: int
+    columns: int
+    band: int
+    """Rows of tiles of one matrix product."""
+    step: int
+    """Rows of tiles that are transformed together."""
+
+    @classmethod
+    def over(cls, x: Tensor, dilation: int, out_channels: int) -> "_Grid":
+        batch, channels, height, width = x.shape
+        side = TILE * dilation
+        rows, columns = _covering(height, dilation) // side, _covering(width, dilation) // side
+        tiles_of_row, widest = batch * dilation * columns * dilation, max(channels, out_channels)
+        band = max(1, min(rows, PRODUCTS_AT_ONCE // (TAPS * TAPS * tiles_of_row * widest)))
+        step = max(1, min(band, TRANSFORMED_AT_ONCE // (TAPS * TILE * tiles_of_row * widest)))
+        return cls(batch, dilation, rows, columns, band, step)
+
+    @property
+    def side(self) -> int:
+        """Pixels from a tile of one grid to its next."""
+        return TILE * self.dilation
+
+    def tiles(self, channels: int) -> tuple[int, ...]:
+        """The shape of a band of transformed tiles."""
+        return (TAPS, TAPS, self.batch, self.band, self.dilation, self.columns, self.dilation, channels)
+
+
+class _InputTiles:
+    """Reads the tiles of a map, transformed; a tile reads on into the next, so there is one more at the far ends."""
+
+    def __init__(self, x: Tensor, grid: _Grid) -> None:
+        self.pixels, self.grid = x.permute(0, 2, 3, 1), grid
+        channels, d = x.shape[1], grid.dilation
+        self.padded = x.new_zeros(grid.batch, grid.step + 1, TILE, d, grid.columns + 1, TILE, d, channels)
+        self.by_row = x.new_empty(TAPS, grid.batch, grid.step, d, grid.columns + 1, TILE, d, channels)
+
+    def into(self, tiles: Tensor, start: int) -> None:
+        """Fill a band of tiles from row `start` on."""
+        grid, step = self.grid, self.grid.step
+        for first in _starts(grid.band, step):
+            _copy_rows(self.pixels, self.padded, (start + first) * grid.side, grid.dilation)
+            _transform_input([self.padded[:, tap // TILE :][:, :step, tap % TILE] for tap in range(TAPS)], self.by_row)
+            for seen, tile in zip(self.by_row, tiles[:, :, :, first : first + step], strict=True):
+                taps = [seen[:, :, :, tap // TILE :][:, :, :, : grid.columns, tap % TILE] for tap in range(TAPS)]
+                _transform_input(taps, tile)
+
+
+class _GradientTiles:
+    """Reads the tiles of the gradient by the result, as the transposed transform of the output has them."""
+
+    def __init__(self, gradient: Tensor, grid: _Grid) -> None:
+        self.pixels, self.grid = gradient.permute(0, 2, 3, 1), grid
+        channels, d = gradient.shape[1], grid.dilation
+        self.padded = gradient.new_zeros(grid.batch, grid.step, TILE, d, grid.columns, TILE, d, channels)
+        self.by_row = gradient.new_empty(TAPS, grid.batch, grid.step, d, grid.columns, TILE, d, channels)
+
+    def into(self, tiles: Tensor, start: int) -> None:
+        """Fill a band of tiles from row `start` on."""
+        grid, step = self.grid, self.grid.step
+        for first in _starts(grid.band, step):
+            _copy_rows(self.pixels, self.padded, (start + first) * grid.side, 0)
+            _transform_gradient([self.padded[:, :, pixel] for pixel in range(TILE)], self.by_row)
+            for seen, tile in zip(self.by_row, tiles[:, :, :, first : first + step], strict=True):
+                _transform_gradient([seen[:, :, :, :, pixel] for pixel in range(TILE)], tile)
+
+
+def _matrices(tiles: Tensor) -> Float[Tensor, "36 t c"]:
+    """All tiles' values of one place as one matrix."""
+    return tiles.flatten(2, 6).flatten(0, 1)
 
 
 def _starts(rows: int, step: int) -> list[int]:
@@ -115,8 +228,9 @@ def _starts(rows: int, step: int) -> list[int]:
     return [min(start, rows - step) for start in range(0, rows, step)]
 
 
-def _copy_rows(pixels: Float[Tensor, "b h w c"], into: Float[Tensor, "b hp wp c"], row: int, border: int) -> None:
+def _copy_rows(pixels: Float[Tensor, "b h w c"], padded: Tensor, row: int, border: int) -> None:
     """The pixels that tiles from `row` on read: from `border` before it, with zeros where the map has no rows."""
+    into = padded.view(len(padded), -1, padded[0, 0, 0, 0, ..., 0].numel(), padded.shape[-1])  # b h w c
     height, width = pixels.shape[1:3]
     first = row - border
     begin, end = max(first, 0), min(first + into.shape[1], height)
@@ -126,16 +240,20 @@ def _copy_rows(pixels: Float[Tensor, "b h w c"], into: Float[Tensor, "b hp wp c"
 
 
 def transform_kernel(weight: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "36 c d"]:
-    """A kernel as it is multiplied: its polynomials at the points, each over the product that Lagrange divides by."""
+    """A kernel as it is multiplied: its values at all pairs of a row's and a column's point."""
+    taps = weight.detach().permute(2, 3, 1, 0)  # 3 3 c d
+    kernel = _evaluation(weight.dtype) @ taps.reshape(9, -1)
+    return kernel.reshape(-1, *taps.shape[2:])
+
+
+def _evaluation(dtype: torch.dtype) -> Float[Tensor, "36 9"]:
+    """From 3x3 taps to the points: their polynomial there, over the product that Lagrange divides by."""
     points = torch.tensor((0, A, -A, B, -B), dtype=torch.float64)
     differences = (points[:, None] - points).fill_diagonal_(1)
     at_points = points[:, None] ** torch.arange(3) / differences.prod(dim=1, keepdim=True)
     at_infinity = torch.tensor([[0, 0, 1]], dtype=torch.float64)
-    evaluate = torch.cat([at_points, at_infinity])  # 6 3
-    # All pairs of a row's and a column's point at once: 36 9 times 9 c*d.
-    taps = weight.detach().double().permute(2, 3, 1, 0)  # 3 3 c d
-    kernel = torch.kron(evaluate, evaluate).to(weight.device) @ taps.reshape(9, -1)
-    return kernel.reshape(-1, *taps.shape[2:]).to(weight.dtype)
+    one_side = torch.cat([at_points, at_infinity])  # 6 3
+    return torch.kron(one_side, one_side).to(dtype)
 
 
 def _transform_input(taps: Sequence[Tensor], out: Tensor) -> None:
@@ -157,6 +275,16 @@ def _transform_output(products: Tensor, out: Sequence[Tensor] | Tensor) -> None:
     torch.add(odds[0], odds[1], out=out[1])
     torch.add(evens[0].mul_(A**2), evens[1], alpha=B**2, out=out[2])
     torch.add(products[5], odds[0], alpha=A**2, out=out[3]).add_(odds[1], alpha=B**2)
+
+
+def _transform_gradient(pixels: Sequence[Tensor], out: Tensor) -> None:
+    """Six values along a side from the gradients of four pixels: the transpose of `_transform_output`."""
+    out[0], out[5] = pixels[0], pixels[3]
+    for point, place in ((A, 1), (B, 3)):
+        even = torch.add(pixels[0], pixels[2], alpha=point**2)
+        odd = torch.add(pixels[1], pixels[3], alpha=point**2).mul_(point)
+        torch.add(even, odd, out=out[place])
+        torch.sub(even, odd, out=out[place + 1])
 
 
 def _covering(length: int, dilation: int) -> int:
