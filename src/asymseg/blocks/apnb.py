@@ -77,6 +77,7 @@ class APNB(nn.Module):
         """The joined map, and with `return_attention` also how much each pixel takes from each token."""
         query = self.query(x)  # B K H W
         weights = attention_weights(query, self.pool(query))  # B N S
+        del query  # in prediction its memory is free from here on
         tokens = on_tokens(self.output, on_tokens(self.value, self.pool(x)))  # B O S
         out = join(x, tokens, weights, self.merge, add=self.add)
         return (out, weights) if return_attention else out

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from asymseg.errors import ConfigError
 
@@ -116,7 +117,7 @@ def join(
     # The sum goes into the convolution's own result: no second map, and the memory layout stays.
     out = out.flatten(2).baddbmm_(tokens, weights).reshape(out.shape)
     norm, *activation = follow
-    out = _normalise(cast(nn.BatchNorm2d, norm), out)
+    out = _normalise(cast(_BatchNorm, norm), out)
     for layer in activation:
         out = layer(out)
     return out
@@ -140,7 +141,7 @@ def pointwise(
     return out if bias is None else out.add_(bias[:, None, None])
 
 
-def _normalise(norm: nn.BatchNorm2d, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def _normalise(norm: _BatchNorm, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """BatchNorm; in prediction it overwrites `x`, so that no second map is made."""
     if norm.training or torch.is_grad_enabled() or norm.running_mean is None or norm.running_mean.dtype != x.dtype:
         return norm(x)  # type: ignore[no-any-return]

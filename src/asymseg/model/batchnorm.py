@@ -5,18 +5,22 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float64
-from timm.layers import Conv2dSame
+from timm.layers import BatchNormAct2d, Conv2dSame, SyncBatchNormAct
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from asymseg.blocks.attention import PointwiseConv2d
+from asymseg.model.convolution import is_watched
 from asymseg.model.dilated import DilatedDepthwiseConv2d
 from asymseg.model.winograd import WinogradConv2d
 
 _LINEAR = (nn.Conv2d, PointwiseConv2d, DilatedDepthwiseConv2d, WinogradConv2d, Conv2dSame)
 """Convolutions whose result is linear in `weight`; a subclass may first standardise it, for example."""
+
+_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, BatchNormAct2d, SyncBatchNormAct)
+"""BatchNorms of which it is known what they do besides."""
 
 
 def affine(norm: nn.Module) -> tuple[Float64[Tensor, " c"], Float64[Tensor, " c"]]:
@@ -39,14 +43,22 @@ def fold_batchnorm(network: nn.Module, run: Callable[[], object]) -> None:
     Which these are is seen by watching `run`, one forward pass, and not guessed from names. A BatchNorm behind
     anything else stays as it is.
     """
-    for convolution, norm in _watch(network, run):
+    pairs = _watch(network, run)
+    plain = [(convolution.weight, convolution.bias) for convolution, _ in pairs]
+    rests = [_remainder(norm) for _, norm in pairs]
+    for (convolution, norm), rest in zip(pairs, rests, strict=True):
         factor, summand = affine(norm)
         weight, bias = convolution.weight, convolution.bias
         folded = factor[:, None, None, None] * weight.double()
         summand = summand if bias is None else summand + factor * bias.double()
         convolution.weight = nn.Parameter(folded.to(weight.dtype), requires_grad=weight.requires_grad)
         convolution.bias = nn.Parameter(summand.to(weight.dtype), requires_grad=weight.requires_grad)
-        _replace(network, norm, _remainder(norm))
+        _replace(network, norm, rest)
+    still_called = _called([norm for _, norm in pairs], run)
+    for (convolution, norm), rest, (weight, bias) in zip(pairs, rests, plain, strict=True):
+        if norm in still_called:  # the network also holds it where modules are not looked for, such as in a list
+            convolution.weight, convolution.bias = weight, bias
+            _replace(network, rest, norm)
 
 
 class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -82,9 +94,11 @@ def _watch(network: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2
 
     handles = []
     for module in network.modules():
+        if is_watched(module):
+            continue  # its hooks may change what comes in or out
         if type(module) in _LINEAR:
             handles.append(module.register_forward_hook(after_convolution))
-        elif isinstance(module, _BatchNorm) and module.track_running_stats:
+        elif type(module) in _NORMS and cast(_BatchNorm, module).track_running_stats:
             handles.append(module.register_forward_pre_hook(before_norm))
     try:
         with uses:
@@ -100,13 +114,26 @@ def _watch(network: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2
 
 
 def _remainder(norm: nn.Module) -> nn.Module:
-    """What is left of a BatchNorm once it is folded: timm's carry their activation with them."""
+    """What is left of a BatchNorm once it is folded, in a module of its own: timm's have their activation in them."""
     activation = getattr(norm, "act", None)
-    return activation if isinstance(activation, nn.Module) else nn.Identity()
+    return nn.Sequential(activation) if isinstance(activation, nn.Module) else nn.Identity()
+
+
+def _called(modules: list[nn.Module], run: Callable[[], object]) -> set[nn.Module]:
+    """Which of the modules a forward pass calls."""
+    called: set[nn.Module] = set()
+    handles = [module.register_forward_pre_hook(lambda module, args: called.add(module)) for module in modules]
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return called
 
 
 def _replace(network: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in the place of another, under each of its names."""
     for module in list(network.modules()):
-        for name, child in module.named_children():
+        for name, child in module._modules.items():
             if child is old:
-                setattr(module, name, new)
+                module._modules[name] = new

@@ -8,7 +8,7 @@ from torch import nn
 def replace_convolutions(module: nn.Module, kind: type[nn.Conv2d], fits: Callable[[nn.Conv2d], bool]) -> None:
     """Make every plain convolution below `module` that `fits` one of `kind`; the parameters are the very same."""
     for name, child in module.named_children():
-        if type(child) is nn.Conv2d and fits(child):
+        if type(child) is nn.Conv2d and fits(child) and not is_watched(child):
             twin = kind(
                 child.in_channels,
                 child.out_channels,
@@ -24,3 +24,8 @@ def replace_convolutions(module: nn.Module, kind: type[nn.Conv2d], fits: Callabl
             setattr(module, name, twin)
         else:
             replace_convolutions(child, kind, fits)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks see, and so may change, what goes into a module or comes out of it."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)

@@ -94,6 +94,7 @@ class FoldedAttention(nn.Module):
         """relu(merge x + tokens weights^T), or without what this block lacks."""
         query = self.query(high)  # B K H W
         weights = attention_weights(query, self.pool(query if self.key is None else self.key(low)))  # B N S
+        del query
         tokens = on_tokens(self.tokens, self.pool(low))  # B O S
         spread = weights.to(tokens.dtype).transpose(1, 2)  # B S N
         if self.merge is not None:

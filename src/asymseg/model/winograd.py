@@ -63,9 +63,14 @@ class WinogradConv2d(nn.Conv2d):
             return False
         if not x.device.type == self.weight.device.type == "cpu" or torch.is_autocast_enabled("cpu"):
             return False
-        height, width = x.shape[2:]
+        batch, _, height, width = x.shape
         covered = _covering(height, self.dilation[0]) * _covering(width, self.dilation[0])
-        return x.dtype == self.weight.dtype == torch.float32 and _fits(self) and covered <= 2 * height * width
+        return (
+            x.dtype == self.weight.dtype == torch.float32
+            and _fits(self)
+            and batch > 0
+            and covered <= 2 * height * width
+        )
 
     def _kernel(self) -> Tensor:
         """The transformed kernel; made anew when the weights were changed."""
