@@ -8,7 +8,7 @@ import pytest
 import torch
 
 # Before asymseg is imported: what is already loaded goes unchecked. config.py is left out, for pydantic checks it.
-STAGES = ("blocks", "model", "data", "prediction", "evaluation", "training", "exporting", "serving")
+STAGES = ("blocks", "model", "data", "prediction", "evaluation", "training", "benchmarking", "exporting", "serving")
 jaxtyping.install_import_hook([f"asymseg.{stage}" for stage in STAGES], "shape_checker.check")
 
 # Before huggingface_hub is imported, which reads it once: a test that wants a download fails at once.

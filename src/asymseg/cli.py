@@ -4,12 +4,13 @@ import sys
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import cyclopts
 import pydantic
 from cyclopts import Parameter
 
+from asymseg.benchmarking.settings import BenchmarkSettings
 from asymseg.config import Config, explain, make_config, read_config
 from asymseg.errors import AsymsegError
 
@@ -115,6 +116,9 @@ def evaluate(
     out: Path | None = None,
     gallery: bool = True,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    compile: Annotated[bool, Parameter(negative=())] = False,
+    fold: bool = True,
     workers: int = 2,
 ) -> None:
     """Measure a model on labelled images at their own size; writes metrics.json and report.html.
@@ -141,16 +145,24 @@ def evaluate(
         Whether the report shows images; without, it can be passed on where the data may not.
     device
         auto, cpu, cuda or mps.
+    precision
+        Arithmetic of the network; auto is fp32. bf16 and fp16 are faster on many GPUs, and change some pixels.
+    compile
+        Compile the network, anew for each size of image; for many images of one size on a GPU.
+    fold
+        Use the network's evaluation form, which has the same logits; --no-fold keeps the plain one.
     workers
         Threads that decode images ahead.
     """
     from asymseg.evaluation.evaluate import evaluate as run
+    from asymseg.prediction.predict import load
 
     console = _console()
     out = out or model / f"evaluation-{split}"
+    predictor = load(model, device, precision=precision, compile=compile, fold=fold)
     with _progress(console, "evaluate") as advance:
         result = run(
-            model,
+            predictor,
             data,
             split,
             images=images,
@@ -159,10 +171,10 @@ def evaluate(
             flip=flip,
             out=out,
             gallery=gallery,
-            device=device,
             workers=workers,
             progress=advance,
         )
+    _say_compile_time(predictor.coarse.compile_seconds, console)
     console.print(
         f"{split}: mIoU {result.scores.miou:.4f}, pixel accuracy {result.scores.pixel_accuracy:.4f} over "
         f"{len(result.images)} images; see {out / 'report.html'}"
@@ -178,6 +190,9 @@ def predict(
     overlay: bool = True,
     probabilities: bool = False,
     device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    compile: Annotated[bool, Parameter(negative=())] = False,
+    fold: bool = True,
 ) -> None:
     """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
 
@@ -197,20 +212,119 @@ def predict(
         Also write NAME_probabilities.npz: float16, classes x height x width.
     device
         auto, cpu, cuda or mps.
+    precision
+        Arithmetic of the network; auto is fp32. bf16 and fp16 are faster on many GPUs, and change some pixels.
+    compile
+        Compile the network, anew for each size of image; for many images of one size on a GPU.
+    fold
+        Use the network's evaluation form, which has the same logits; --no-fold keeps the plain one.
     """
     from asymseg.prediction.files import predict_files
     from asymseg.prediction.predict import load
 
     console = _console()
+    predictor = load(model, device, precision=precision, compile=compile, fold=fold)
     with _progress(console, "predict") as advance:
-        outcome = predict_files(
-            load(model, device), inputs, out, overlay=overlay, probabilities=probabilities, progress=advance
-        )
+        outcome = predict_files(predictor, inputs, out, overlay=overlay, probabilities=probabilities, progress=advance)
+    _say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:
         console.print(f"[red]failed[/red] {failure}", highlight=False)
     console.print(f"{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}")
     if outcome.failures:
         sys.exit(PARTLY_FAILED)
+
+
+benchmark = cyclopts.App(name="benchmark", help="Measure time and memory beside rivals, in turn and in one process.")
+app.command(benchmark)
+
+
+@benchmark.command(name="blocks")
+def benchmark_blocks(
+    *, out: Path | None = None, settings: Annotated[BenchmarkSettings | None, Parameter(name="*")] = None
+) -> None:
+    """Measure APNB against the same block written plainly and the symmetric non-local block, over sizes.
+
+    Parameters
+    ----------
+    out
+        Folder for results.json, results.md and pictures.
+    """
+    from asymseg.benchmarking.benchmark import blocks as run
+
+    run(settings or BenchmarkSettings(), out, _console())
+
+
+@benchmark.command(name="head")
+def benchmark_head(
+    *, out: Path | None = None, settings: Annotated[BenchmarkSettings | None, Parameter(name="*")] = None
+) -> None:
+    """Measure ANNNet's head, folded and in training, against the plain one and its bare 3x3 convolution.
+
+    Parameters
+    ----------
+    out
+        Folder for results.json, results.md and pictures.
+    """
+    from asymseg.benchmarking.benchmark import head as run
+
+    run(settings or BenchmarkSettings(), out, _console())
+
+
+@benchmark.command(name="network")
+def benchmark_network(
+    *,
+    backbone: str = "resnet50",
+    compile: bool = True,
+    training: Annotated[bool, Parameter(negative=())] = False,
+    out: Path | None = None,
+    settings: Annotated[BenchmarkSettings | None, Parameter(name="*")] = None,
+) -> None:
+    """Measure ANNNet from images to logits against its plain form, with each step that makes it faster.
+
+    Parameters
+    ----------
+    backbone
+        A timm model; its weights are random.
+    compile
+        Also measure the compiled form; the first time takes minutes.
+    training
+        Also measure a forward and backward pass.
+    out
+        Folder for results.json, results.md and pictures.
+    """
+    from asymseg.benchmarking.benchmark import network as run
+
+    run(settings or BenchmarkSettings(), backbone, out, _console(), compiling=compile, training=training)
+
+
+@benchmark.command(name="loader")
+def benchmark_loader(
+    data: Path | None = None,
+    *,
+    config: str | None = None,
+    out: Path | None = None,
+    quick: Annotated[bool, Parameter(negative=())] = False,
+    settings: Annotated[Config | None, Parameter(name="*")] = None,
+) -> None:
+    """Measure how fast training images are read: each stage, and all of them beside decoding and resizing alone.
+
+    Parameters
+    ----------
+    data
+        A data folder; its training images are read.
+    config
+        A YAML file of settings, or the name of a recipe that comes with asymseg; flags have the last word.
+    out
+        Folder for results.json, results.md and a picture.
+    quick
+        A few images only: shows that all works, and measures nothing.
+    """
+    given = settings.model_dump(exclude_unset=True) if settings is not None else {}
+    complete = make_config(*([read_config(config)] if config else []), given)
+    from asymseg.benchmarking.loader import loader, loader_command
+
+    command = loader_command(data, config, given, quick=quick)
+    loader(data, complete, out, _console(), command=command, quick=quick)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -226,6 +340,13 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(explain(error))
     except KeyboardInterrupt:
         _fail("stopped; a training run goes on from its last checkpoint by --resume", code=130)
+
+
+def _say_compile_time(seconds: dict[tuple[int, ...], float], console: "Console") -> None:
+    if seconds:
+        console.print(
+            f"of that, {sum(seconds.values()):.0f} s compiled the network for {len(seconds)} size(s) of image"
+        )
 
 
 def _fail(message: str, code: int = USER_ERROR) -> None:
