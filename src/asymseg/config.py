@@ -96,6 +96,8 @@ class DataConfig(_Section):
     """Standard deviation per channel on the 0..1 scale; by default the backbone's, or measured."""
     workers: int = Field(2, ge=0)
     """Processes that decode and augment; 0 does it in the main process."""
+    cache: Path | None = None
+    """Folder that keeps decoded images and masks, so that each file is decoded once; none keeps nothing."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:
@@ -159,6 +161,8 @@ class TrainConfig(_Section):
     """BatchNorm statistics over all devices; without effect on one."""
     freeze_batchnorm: bool = False
     """Keep the backbone's BatchNorm statistics and scale as they are."""
+    checkpoint_backbone: bool = False
+    """Keep only the maps between the backbone's blocks and compute the others twice: less memory, more time."""
     channels_last: bool = True
     """Keep the channels of a pixel together in memory, as fast convolutions on CPUs and GPUs want them."""
     validate_every: int = Field(2_000, ge=1)

@@ -313,6 +313,9 @@ def test_raw_ids_become_classes(tmp_path):
     Image.fromarray(np.array([[7, 1000, 300, 9]], dtype=np.uint16)).save(tmp_path / "a.png")
     classes = Classes(("sky", "road"), ignore=9, values={7: 1, 1000: 0, 300: IGNORE})
     assert read_mask(tmp_path / "a.png", classes).tolist() == [[1, 0, 255, 255]]
+    Image.fromarray(np.array([[7, 9], [8, 7]], dtype=np.uint8)).save(tmp_path / "b.png")
+    small = Classes(("sky", "road"), ignore=9, values={7: 1, 8: 0})
+    assert read_mask(tmp_path / "b.png", small).tolist() == [[1, 255], [0, 1]]
 
 
 def test_values_outside_the_classes_are_counted(tmp_path):

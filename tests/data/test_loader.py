@@ -119,6 +119,60 @@ def test_a_bug_keeps_its_traceback(pairs):
         next(loader)
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_that_are_kept_stay_as_they_were(pairs, workers):
+    """Memory is used again, but not while anything still looks at it."""
+    loader = batches(pairs, workers, count=15)
+    kept, copies = [], []
+    for number, batch in enumerate(loader):
+        if number % 3 == 0:
+            kept.append(batch.images[1:, :1] if number % 2 else batch.masks.view(-1))  # a part is enough
+            copies.append(kept[-1].clone())
+    assert len(kept) == 5
+    assert all(map(torch.equal, kept, copies))
+
+
+def test_memory_that_autograd_holds_is_not_used_again(pairs):
+    loader = batches(pairs, count=6)
+    weight = torch.ones(1, requires_grad=True)
+    images = next(loader).images
+    expected = images.sum().item()
+    loss = (images * weight).sum()  # keeps the images for its backward pass
+    del images
+    for _ in loader:
+        pass
+    loss.backward()
+    assert weight.grad is not None
+    assert weight.grad.item() == pytest.approx(expected)
+
+
+def test_memory_comes_back(pairs):
+    places = {batch.images.data_ptr() for batch in batches(pairs, count=12)}
+    assert len(places) <= 2  # the one in hand and the next
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pinned_batches_are_the_same(pairs, monkeypatch, workers):
+    """As on a machine with a GPU, as far as one without can tell."""
+    pinned = []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: pinned.append(device))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    plain, copied = list(batches(pairs, 0)), list(batches(pairs, workers, pin_memory=True))
+    assert len(copied) == 4
+    assert all(map(same, plain, copied))
+    assert pinned == [1] * 4
+
+
+def test_shared_memory_that_is_not_there_is_told_by_one_line(pairs, monkeypatch):
+    def refuse(_) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    with pytest.raises(TrainingError, match=r"no room for 0 MiB of shared memory.*lower --data\.workers"):
+        batches(pairs, workers=1)
+
+
 def test_a_worker_that_is_killed_is_explained(pairs, monkeypatch):
     def die(*_) -> None:
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")

@@ -1,19 +1,23 @@
 """Augmentation: image and mask stay together, sizes are exact, padding counts nowhere, and a seed decides all."""
 
+import colorsys
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import resize_image as torchvision_resize
+from torchvision.transforms.v2 import functional as torchvision
 
 from asymseg.classes import IGNORE
 from asymseg.config import DataConfig
 from asymseg.data.transforms import (
     Window,
     augment,
+    colour_matrix,
     distort_colours,
     normalise,
-    pad,
+    place,
     random_size,
     random_window,
     resize_image,
@@ -89,10 +93,23 @@ def test_padding_counts_nowhere():
     assert seen[:, :, 30:].abs().max() == 0
 
 
-def test_pad_by_hand():
-    image, mask = pad(torch.ones(1, 1, 2), torch.ones(1, 2, dtype=torch.uint8), (2, 3))
-    assert image.tolist() == [[[1, 1, 0], [0, 0, 0]]]
-    assert mask.tolist() == [[1, 1, 255], [255, 255, 255]]
+def test_place_by_hand():
+    out = torch.full((1, 2, 3), 9.0), torch.full((2, 3), 9, dtype=torch.uint8)
+    place(torch.ones(1, 1, 2), torch.ones(1, 2, dtype=torch.uint8), (0.5,), (0.25,), out)
+    assert out[0].tolist() == [[[2, 2, 0], [0, 0, 0]]]
+    assert out[1].tolist() == [[1, 1, 255], [255, 255, 255]]
+
+
+@pytest.mark.parametrize("size", [(40, 50), (200, 300)])
+@pytest.mark.parametrize("photometric", [False, True])
+def test_a_given_place_is_filled_wholly_and_alike(size, photometric):
+    image, mask = blocks(90, 110)
+    settings = DataConfig(crop_size=size, photometric=photometric)
+    fresh = augment(image, mask, settings, (0.4,) * 3, (0.2,) * 3, generator(2))
+    given = torch.full((3, *size), torch.nan), torch.full(size, 7, dtype=torch.uint8)
+    assert augment(image, mask, settings, (0.4,) * 3, (0.2,) * 3, generator(2), given) is given
+    assert torch.equal(given[0], fresh[0])
+    assert torch.equal(given[1], fresh[1])
 
 
 def test_flip_turns_both():
@@ -121,12 +138,10 @@ def test_the_window_avoids_one_class_alone():
     mask[:, 40:60] = 1
     for seed in range(20):
         window = random_window(mask, (100, 100), (30, 30), 0.75, generator(seed))
-        share = (resize_mask(mask, (100, 100), window) == 0).float().mean()
+        share = (window.of(mask) == 0).float().mean()
         assert share < 0.75, window
     shares = [
-        (resize_mask(mask, (100, 100), random_window(mask, (100, 100), (30, 30), 1.0, generator(seed))) == 0)
-        .float()
-        .mean()
+        (random_window(mask, (100, 100), (30, 30), 1.0, generator(seed)).of(mask) == 0).float().mean()
         for seed in range(20)
     ]
     assert max(shares) == 1  # turned off
@@ -144,28 +159,68 @@ def test_a_hopeless_mask_ends_after_ten_draws():
     mask = torch.zeros(50, 50, dtype=torch.uint8)
     assert random_window(mask, (50, 50), (20, 20), 0.5, generator(0)).height == 20
     empty = torch.full((50, 50), IGNORE, dtype=torch.uint8)
-    assert random_window(empty, (50, 50), (60, 20), 0.5, generator(0)).height == 50
+    assert random_window(empty, (50, 50), (50, 20), 0.5, generator(0)).height == 50
 
 
-@pytest.mark.parametrize("size", [(60, 85), (77, 203), (240, 300), (120, 170)])
+@pytest.mark.parametrize("whole", [(100, 150), (37, 53), (1, 1)])
+@pytest.mark.parametrize("size", [(50, 60), (100, 150), (431, 289)])
+def test_a_window_covers_its_share_and_lies_inside(whole, size):
+    mask = torch.arange(whole[0] * whole[1]).reshape(whole).remainder(3).to(torch.uint8)
+    target = 40, 60
+    seen = set()
+    for seed in range(50):
+        window = random_window(mask, size, target, 1.0, generator(seed))
+        assert window.of(mask).shape == (window.height, window.width)
+        for axis, length in enumerate((window.height, window.width)):
+            assert length >= 1
+            assert abs(length - whole[axis] * target[axis] / size[axis]) <= 1
+        seen |= {("top", window.top), ("bottom", window.top + window.height)}
+    assert ("top", 0) in seen or whole[0] > 50
+    assert all(place <= whole[0] for _, place in seen)
+
+
+def test_every_window_can_be_drawn():
+    mask = torch.zeros(4, 5, dtype=torch.uint8)
+    seen = {random_window(mask, (4, 5), (2, 2), 1.0, generator(seed))[:2] for seed in range(300)}
+    assert seen == {(top, left) for top in range(3) for left in range(4)}
+
+
+@pytest.mark.parametrize("size", [(60, 85), (77, 203), (240, 300), (120, 170), (9, 2), (1, 9)])
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_a_window_is_the_same_part_of_the_whole(size, channels):
+def test_resizing_equals_other_libraries(size, channels):
     image = torch.from_numpy(generator(0).integers(0, 256, (channels, 120, 170), dtype=np.uint8))
-    window = Window(5, 7, 20, 25)
-    whole = torchvision_resize(image.float(), list(size), antialias=True)[:, 5:25, 7:32]
-    part = resize_image(image, size, window)
-    assert part.dtype == torch.uint8
-    assert (part - whole).abs().max() <= 1
-    assert torch.allclose(resize_image(image.float() / 255, size, window), whole / 255, atol=1e-4)
+    expected = torch.stack(
+        [
+            torch.from_numpy(np.array(Image.fromarray(plane.numpy()).resize(size[::-1], Image.Resampling.BILINEAR)))
+            for plane in image
+        ]
+    )
+    resized = resize_image(image, size)
+    assert resized.dtype == torch.uint8
+    assert (resized.int() - expected.int()).abs().max() <= 1
+    part = Window(7, 11, 60, 90)
+    lone = resize_image(part.of(image), size)
+    assert torch.equal(lone, resize_image(part.of(image).clone(), size))
+    floats = image.float() / 255
+    whole = torchvision.resize_image(floats, list(size), antialias=True)
+    assert torch.allclose(resize_image(floats, size), whole, atol=1e-5)
     mask = image[0]
-    nearest = F.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0, 5:25, 7:32]
-    assert torch.equal(resize_mask(mask, size, window), nearest)
+    nearest = F.interpolate(mask[None, None], size, mode="nearest-exact")[0, 0]
+    assert torch.equal(resize_mask(mask, size), nearest)
 
 
-def test_the_last_window_ends_at_the_edge():
-    image = torch.from_numpy(generator(0).integers(0, 256, (3, 37, 53), dtype=np.uint8))
-    for size in ((41, 97), (113, 211), (19, 31)):
-        assert resize_image(image, size, Window(size[0] - 7, size[1] - 9, 7, 9)).shape == (3, 7, 9)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resizing_to_one_column(channels):
+    rows = torch.arange(0, 240, 10, dtype=torch.uint8).view(1, 24, 1).expand(channels, 24, 7)
+    assert resize_image(rows, (24, 1)).flatten().tolist() == list(range(0, 240, 10)) * channels
+    assert resize_image(rows, (12, 1))[-1, :, 0].tolist() == list(range(5, 245, 20))
+    assert torch.allclose(resize_image(rows.float(), (1, 1)), torch.tensor(115.0))
+
+
+def test_resizing_leaves_the_same_size_alone():
+    image, mask = blocks(30, 40)
+    assert torch.equal(resize_image(image, (30, 40)), image)
+    assert torch.equal(resize_mask(mask, (30, 40)), mask)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -189,6 +244,45 @@ def test_brightness_and_contrast_by_hand():
         assert distort_colours(image, generator(seed))[0, 0, 0] == pytest.approx(expected, abs=1e-6)
         seen.add((bool(brighter), bool(stronger)))
     assert len(seen) == 4
+
+
+def test_saturation_equals_torchvision():
+    image = 0.3 + 0.4 * torch.rand(3, 9, 11, generator=torch.Generator().manual_seed(0))
+    for saturation in (0.5, 0.9, 1.4):
+        matrix = torch.from_numpy(colour_matrix(saturation, 0.0)).float()
+        own = torch.einsum("ck,khw->chw", matrix, image)
+        assert torch.allclose(own, torchvision.adjust_saturation_image(image, saturation), atol=2e-4)
+
+
+def test_hue_turns_as_in_hsv_and_leaves_brightness_and_greys_alone():
+    rng = generator(0)
+    pixels = rng.uniform(0.3, 0.7, (500, 3))
+    for hue in (-0.1, -0.04, 0.07, 0.1):
+        matrix = colour_matrix(1.0, hue)
+        turned = pixels @ matrix.T
+        before = np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in pixels])
+        after = np.array([colorsys.rgb_to_hsv(*pixel)[0] for pixel in turned])
+        assert np.abs((after - before + 0.5) % 1 - 0.5 - hue).max() < 0.05
+        luma = np.array([0.299, 0.587, 0.114])
+        assert np.allclose(turned @ luma, pixels @ luma, atol=1e-6)
+        assert np.allclose(matrix @ np.full(3, 0.4), 0.4, atol=1e-6)
+    assert np.allclose(colour_matrix(1.0, 0.0), np.eye(3), atol=1e-12)
+    assert np.allclose(colour_matrix(1.0, 0.05) @ colour_matrix(1.0, -0.05), np.eye(3), atol=1e-12)
+
+
+def test_all_colours_at_once_are_the_steps_one_by_one():
+    image = 0.35 + 0.1 * torch.rand(3, 6, 7, generator=torch.Generator().manual_seed(0))  # nothing leaves the scale
+    for seed in range(30):
+        rng = generator(seed)
+        brighter, stronger, fuller, turned = rng.random(4) < 0.5
+        brightness, contrast = rng.uniform(-32 / 255, 32 / 255), rng.uniform(0.5, 1.5)
+        saturation, hue = rng.uniform(0.5, 1.5), rng.uniform(-0.1, 0.1)
+        steps = image.double().numpy()
+        steps = steps + brightness if brighter else steps
+        steps = steps * contrast if stronger else steps
+        steps = np.einsum("ck,khw->chw", colour_matrix(saturation, 0.0), steps) if fuller else steps
+        steps = np.einsum("ck,khw->chw", colour_matrix(1.0, hue), steps) if turned else steps
+        assert np.allclose(distort_colours(image, generator(seed)), steps.clip(0, 1), atol=1e-6)
 
 
 def test_floats_beyond_the_scale_are_not_cut_more_than_they_were():

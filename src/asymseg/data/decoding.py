@@ -140,7 +140,7 @@ def size_from_head(path: Path) -> tuple[int, int]:
 
 def pillow_channels(opened: Image.Image, channels: int) -> np.ndarray:
     """Upright pixels as H W or H W C. Where three channels are asked for, alpha is dropped and CMYK becomes RGB."""
-    image = ImageOps.exif_transpose(opened)
+    image = _transposed(opened)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if image.mode == "PA" or "transparency" in image.info else "RGB")
     elif image.mode == "1":
@@ -156,7 +156,7 @@ def pillow_labels(opened: Image.Image, path: Path) -> np.ndarray:
     if lossy_webp or opened.format in ("JPEG", "MPO"):
         raise DataError(f"{path}: {'lossy WebP' if lossy_webp else 'JPEG'} changes label values; save masks as PNG")
     spread = _spread(opened)
-    image = ImageOps.exif_transpose(opened)
+    image = _transposed(opened)
     if image.mode == "LA":
         return np.array(image)[..., 0]
     if image.mode in ("RGB", "RGBA", "RGBX"):
@@ -165,6 +165,11 @@ def pillow_labels(opened: Image.Image, path: Path) -> np.ndarray:
         pixels = np.array(image)
         return pixels // np.uint8(spread) if spread > 1 else pixels
     raise DataError(f"{path}: a mask of mode {image.mode}; save masks as PNG of ids or of RGB colours")
+
+
+def _transposed(opened: Image.Image) -> Image.Image:
+    """The image upright; itself, and not a copy, where it is upright already."""
+    return ImageOps.exif_transpose(opened) if opened.getexif().get(_ORIENTATION, 1) != 1 else opened
 
 
 def _spread(opened: Image.Image) -> int:

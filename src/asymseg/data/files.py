@@ -107,9 +107,18 @@ def write_mask(path: Path, mask: UInt8[Tensor, "h w"] | UInt8[np.ndarray, "h w"]
 
 def _from_ids(raw: np.ndarray, classes: Classes, path: Path) -> np.ndarray:
     """Class per pixel from raw ids."""
+    if raw.dtype == np.uint8:
+        table = classes.lookup(256)
+        declared = np.flatnonzero(table >= 0)
+        content = raw.tobytes()
+        if not content.translate(None, bytes(declared.tolist())):  # nothing is left: every value is declared
+            if np.array_equal(table[declared], declared):
+                return raw
+            mapped = bytearray(content).translate(table.astype(np.uint8).tobytes())
+            return np.frombuffer(mapped, dtype=np.uint8).reshape(raw.shape)
     lowest, highest = int(raw.min()), int(raw.max())
     if lowest >= 0 and highest <= 65535:
-        mask: np.ndarray = classes.lookup(max(highest + 1, 256))[raw]
+        mask: np.ndarray = classes.lookup(max(highest + 1, 256)).take(raw)
         if mask.min() >= 0:
             return mask.astype(np.uint8)
         values, counts = np.unique(raw[mask < 0], return_counts=True)

@@ -1,33 +1,38 @@
 """Pairs to batches. What a batch holds depends on the seed and its number alone, not on workers, restarts or time."""
 
+import ctypes
 import os
+import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asymseg.classes import Classes
 from asymseg.config import DataConfig
+from asymseg.data.cache import check_room, read_cached
 from asymseg.data.dataset import Pair
 from asymseg.data.dataset import read_pair as read_pair
 from asymseg.data.files import read_image
 from asymseg.data.transforms import augment
-from asymseg.errors import ConfigError, DataError, TrainingError
+from asymseg.errors import AsymsegError, ConfigError, DataError, TrainingError
 
 _ORDER, _AUGMENT = 0, 1
+_AHEAD = 2
+"""Batches that each worker prepares before they are asked for."""
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-_Sample = tuple[Tensor, Tensor, str]
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,9 @@ class Batch:
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on a device; the copy overlaps with computing where the memory is pinned."""
-        return Batch(self.images.to(device, non_blocking=True), self.masks.to(device, non_blocking=True), self.names)
-
-    def pin_memory(self) -> "Batch":
-        """The batch in memory that copies to a GPU without a stop; `DataLoader` looks for this name."""
-        return Batch(self.images.pin_memory(), self.masks.pin_memory(), self.names)
+        overlapping = self.images.is_pinned()  # other memory may be used again before such a copy is done
+        images, masks = (part.to(device, non_blocking=overlapping) for part in (self.images, self.masks))
+        return Batch(images, masks, self.names)
 
 
 def training_loader(
@@ -72,17 +75,29 @@ def training_loader(
         raise ConfigError(f"train.batch_size {batch_size} does not divide by {world} processes; choose a multiple")
     if not pairs:
         raise DataError("no training images; put them into images/train and their masks into masks/train")
-    share = batch_size // world
-    starts = (number * batch_size + rank * share for number in range(first_batch, first_batch + num_batches))
-    loader: DataLoader[_Sample | DataError] = DataLoader(
-        _Samples(pairs, classes, settings, channels, mean, std, seed),
-        batch_sampler=_Numbers([range(start, start + share) for start in starts]),
-        num_workers=min(settings.workers, _cores()),  # DataLoader warns of more, and they would only wait
-        collate_fn=_collate,
-        pin_memory=pin_memory,
+    share, workers = batch_size // world, available_workers(settings)
+    if settings.cache is not None:
+        check_room(settings.cache, pairs, classes, channels)
+    samples = _Samples(pairs, classes, settings, channels, mean, std, seed)
+    shelf = _make_shelf(workers * _AHEAD + 1, share, channels, settings.crop_size, shared=workers > 0)
+    loader: DataLoader[_Filled | AsymsegError] = DataLoader(
+        _Batches(samples, shelf, batch_size, rank * share),
+        batch_size=None,
+        sampler=range(first_batch, first_batch + num_batches),
+        num_workers=workers,
+        prefetch_factor=_AHEAD if workers else None,
+        collate_fn=_unchanged,
+        worker_init_fn=keep_memory,
         generator=torch.Generator(),  # without it the loader would draw from the generator that dropout uses
     )
-    return _batches(loader)
+    return _taken(loader, shelf, pin_memory)
+
+
+def available_workers(settings: DataConfig) -> int:
+    """How many processes will read: no more than the cores this one may use, for they would only wait."""
+    # Not every system can tell how many of its cores these are.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(settings.workers, cores)
 
 
 class TimedBatches:
@@ -153,26 +168,85 @@ def prefetched(
         pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
-    """How many cores this process may use; not every system can tell that from how many there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def keep_memory(_worker: int) -> None:
+    """Make a worker keep the memory it frees, where the C library can: fresh pages cost more than the arithmetic."""
+    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
+        return
+    trim_threshold, mmap_threshold = -1, -3  # names of glibc's malloc.h
+    library.mallopt(trim_threshold, 2**30)
+    library.mallopt(mmap_threshold, 2**25)  # the most that it takes
 
 
-class _Numbers:
-    """The sample numbers of each batch; `DataLoader` wants their count beside them."""
+class _Recycled:
+    """Arrays of one shape, used again when the last tensor on them is gone."""
 
-    def __init__(self, batches: list[range]) -> None:
-        self.batches = batches
+    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+        self.shape, self.dtype = shape, dtype
+        self.free: list[np.ndarray] = []
 
-    def __len__(self) -> int:
-        return len(self.batches)
+    def tensor(self) -> Tensor:
+        """A tensor of anything."""
+        array = self.free.pop() if self.free else np.empty(self.shape, self.dtype)
+        held = array.view()  # the tensor's memory holds it, and so do autograd and all that share that memory
+        weakref.finalize(held, self.free.append, array).atexit = False
+        return torch.from_numpy(held)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        return map(list, self.batches)
+
+class _Shelf(NamedTuple):
+    """Memory for batches, made once: fresh shared memory costs more than all work on the images that it holds.
+
+    Batch n lies in slot n modulo the count of slots. A worker starts on it when batch n - count + 1 is asked for, and
+    by then the one before that, whose slot it takes, has been copied out.
+    """
+
+    images: Float[Tensor, "slots b c h w"]
+    masks: UInt8[Tensor, "slots b h w"]
 
 
-class _Samples(Dataset[_Sample | DataError]):
-    """Sample number -> augmented image, mask and name."""
+class _Filled(NamedTuple):
+    """Which slot a worker has filled."""
+
+    slot: int
+    names: list[str]
+
+
+def _make_shelf(slots: int, count: int, channels: int, size: tuple[int, int], shared: bool) -> _Shelf:
+    shelf = _Shelf(torch.empty(slots, count, channels, *size), torch.empty(slots, count, *size, dtype=torch.uint8))
+    if not shared:
+        return shelf
+    try:
+        for memory in shelf:
+            memory.share_memory_()  # type: ignore[no-untyped-call]
+        return shelf
+    except RuntimeError as error:
+        needed = sum(memory.nbytes for memory in shelf) / 2**20
+        raise TrainingError(
+            f"no room for {needed:.0f} MiB of shared memory ({' '.join(str(error).split())[:200]}); "
+            "lower --data.workers or --train.batch_size, or give the container more (docker run --shm-size)"
+        ) from None
+
+
+class _Batches(Dataset[_Filled | AsymsegError]):
+    """Batch number -> its slot on the shelf, filled; for this process's share of each batch."""
+
+    def __init__(self, samples: "_Samples", shelf: _Shelf, batch_size: int, offset: int) -> None:
+        self.samples, self.shelf = samples, shelf
+        self.batch_size, self.offset = batch_size, offset
+
+    def __getitem__(self, number: int) -> _Filled | AsymsegError:
+        slot = number % self.shelf.images.shape[0]
+        start = number * self.batch_size + self.offset
+        names = []
+        for place, out in enumerate(zip(self.shelf.images[slot], self.shelf.masks[slot], strict=True)):
+            try:
+                names.append(self.samples.write(start + place, out))
+            except AsymsegError as error:
+                return error  # as a value: raised in a worker it would arrive wrapped in a page of traceback
+        return _Filled(slot, names)
+
+
+class _Samples:
+    """Sample number -> augmented image and mask, and the pair's name."""
 
     def __init__(
         self,
@@ -189,36 +263,42 @@ class _Samples(Dataset[_Sample | DataError]):
         self.epoch = -1
         self.order = np.empty(0, dtype=np.int64)
 
-    def __getitem__(self, number: int) -> _Sample | DataError:
+    def write(self, number: int, out: tuple[Float[Tensor, "c h w"], UInt8[Tensor, "h w"]]) -> str:
+        """Put the sample into `out`; gives its name."""
         epoch, place = divmod(number, len(self.pairs))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, order(len(self.pairs), self.seed, epoch)
         pair = self.pairs[int(self.order[place])]
         rng = np.random.default_rng((self.seed, _AUGMENT, number))
-        try:
+        if self.settings.cache is None:
             image, mask = read_pair(pair, self.classes, self.channels)
-        except DataError as error:
-            return error  # as a value: raised in a worker it would arrive wrapped in a page of traceback
-        image, mask = augment(image, mask, self.settings, self.mean, self.std, rng)
-        return image, mask, pair.name
+        else:
+            image, mask = read_cached(self.settings.cache, pair, self.classes, self.channels)
+        augment(image, mask, self.settings, self.mean, self.std, rng, out)
+        return pair.name
 
 
-def _collate(samples: list[_Sample | DataError]) -> Batch | DataError:
-    read: list[_Sample] = []
-    for sample in samples:
-        if isinstance(sample, DataError):
-            return sample
-        read.append(sample)
-    images, masks, names = zip(*read, strict=True)
-    return Batch(torch.stack(images), torch.stack(masks).long(), list(names))
+def _unchanged(filled: Any) -> Any:
+    return filled
 
 
-def _batches(loader: DataLoader[_Sample | DataError]) -> Iterator[Batch]:
+def _taken(loader: Iterable[_Filled | AsymsegError], shelf: _Shelf, pin_memory: bool) -> Iterator[Batch]:
+    """The batches, copied from their slots; where memory is pinned by a thread, one batch early."""
+    device = torch.cuda.current_device() if pin_memory else None
+    images = _Recycled(tuple(shelf.images.shape[1:]), np.float32)
+    masks = _Recycled(tuple(shelf.masks.shape[1:]), np.int64)
+
+    def take(filled: _Filled | AsymsegError) -> Batch:
+        if isinstance(filled, AsymsegError):
+            raise filled
+        seen, labels = shelf.images[filled.slot], shelf.masks[filled.slot]
+        if device is None:
+            return Batch(images.tensor().copy_(seen), masks.tensor().copy_(labels), filled.names)
+        torch.cuda.set_device(device)  # each thread has its own, at first the first
+        return Batch(seen.pin_memory(), labels.long().pin_memory(), filled.names)
+
     try:
-        for batch in loader:
-            if isinstance(batch, DataError):
-                raise batch
-            yield batch
+        yield from prefetched(loader, take, workers=1 if pin_memory else 0, ahead=1)
     except RuntimeError as error:
         text = " ".join(str(error).split())
         if not text.startswith("DataLoader worker (pid"):
