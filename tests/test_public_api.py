@@ -24,7 +24,9 @@ PUBLIC = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "from_pretrained",
     "load",
+    "push_to_hub",
     "train",
 ]
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, TrainingError
     from asymseg.evaluation.evaluate import evaluate
     from asymseg.model.annnet import ANNNet
+    from asymseg.model.hub import from_pretrained, push_to_hub
     from asymseg.prediction.predict import Predictor, load
     from asymseg.training.train import train
 
@@ -28,7 +29,9 @@ __all__ = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "from_pretrained",
     "load",
+    "push_to_hub",
     "train",
 ]
 
@@ -43,7 +46,9 @@ _HOMES = {
     "Predictor": "asymseg.prediction.predict",
     "TrainingError": "asymseg.errors",
     "evaluate": "asymseg.evaluation.evaluate",
+    "from_pretrained": "asymseg.model.hub",
     "load": "asymseg.prediction.predict",
+    "push_to_hub": "asymseg.model.hub",
     "train": "asymseg.training.train",
 }
 
