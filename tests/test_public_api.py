@@ -24,6 +24,7 @@ PUBLIC = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "export_mmseg",
     "from_pretrained",
     "load",
     "push_to_hub",

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, TrainingError
     from asymseg.evaluation.evaluate import evaluate
     from asymseg.model.annnet import ANNNet
+    from asymseg.model.foreign.exporting import export_mmseg
     from asymseg.model.hub import from_pretrained, push_to_hub
     from asymseg.prediction.predict import Predictor, load
     from asymseg.training.train import train
@@ -29,6 +30,7 @@ __all__ = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "export_mmseg",
     "from_pretrained",
     "load",
     "push_to_hub",
@@ -46,6 +48,7 @@ _HOMES = {
     "Predictor": "asymseg.prediction.predict",
     "TrainingError": "asymseg.errors",
     "evaluate": "asymseg.evaluation.evaluate",
+    "export_mmseg": "asymseg.model.foreign.exporting",
     "from_pretrained": "asymseg.model.hub",
     "load": "asymseg.prediction.predict",
     "push_to_hub": "asymseg.model.hub",

@@ -98,6 +98,18 @@ def test_weights_of_timm_go_into_the_backbone_by_their_plain_keys():
     torch.testing.assert_close(network.backbone(images)[1], whole.forward_features(images))
 
 
+@pytest.mark.parametrize(("name", "stride"), [("resnet10t", 8), ("mobilenetv2_035", 16)])
+def test_a_feature_network_of_timm_is_a_backbone(name, stride):
+    torch.manual_seed(1)
+    features = timm.create_model(name, features_only=True, output_stride=stride)
+    passed = make(features, output_stride=stride)
+    named = ANNNet(3, name, output_stride=stride, **NARROW).eval()
+    named.load_state_dict(passed.state_dict())
+    images = torch.randn(1, 3, 33, 65)
+    assert torch.equal(named(images), passed(images))
+    assert passed.settings["backbone"] is None
+
+
 def saved_and_loaded(network):
     file = io.BytesIO()
     torch.save(network, file)
