@@ -12,7 +12,14 @@ from torch import Tensor
 from asymseg.classes import Classes
 from asymseg.errors import CheckpointError, DataError
 from asymseg.model.checkpoint import ModelInfo
-from asymseg.model.foreign.backbones import backbone_name, class_count, resnet_modules, resnet_size, width_of
+from asymseg.model.foreign.backbones import (
+    ResNetSize,
+    backbone_name,
+    class_count,
+    resnet_modules,
+    resnet_size,
+    width_of,
+)
 from asymseg.model.foreign.known_classes import numbered_classes
 from asymseg.model.foreign.mmseg_config import read_settings
 from asymseg.model.foreign.mmseg_settings import understand
@@ -115,9 +122,17 @@ def is_mmseg(keys: set[str]) -> bool:
     return any(key.startswith("decode_head.") for key in keys)
 
 
-def backbone_module(module: str) -> str:
-    """Their name of one of timm's modules."""
-    return f"backbone.{STEM.get(module, module)}"
+def backbone_module(module: str, deep: bool = True) -> str:
+    """Their name of one of timm's modules; a stem of one convolution has timm's names."""
+    return f"backbone.{STEM.get(module, module) if deep else module}"
+
+
+def backbone_modules(size: ResNetSize) -> dict[str, str]:
+    """Our modules -> theirs, in the order in which theirs are saved."""
+    return {
+        f"backbone.features.{module}": backbone_module(module, deep=size.stem is not None)
+        for module in resnet_modules(size)
+    }
 
 
 def which_head(keys: set[str]) -> str:
@@ -170,7 +185,6 @@ def translate(
         "align_corners": bool(corners),
     }
     widths = {name: width_of(tensors, key, PUBLISHED[name]) for name, key in WIDTHS[head].items()}
-    backbone = {f"backbone.features.{module}": backbone_module(module) for module in resnet_modules(size)}
     version = facts.get("mmseg_version")
     origin = f"{source}, a checkpoint of mmsegmentation" + (f" {version}" if _is_short(version) else "")
     if corners is None:
@@ -178,7 +192,7 @@ def translate(
     return Translation(
         dialect=f"{DIALECT} ({head})",
         settings=SWITCHES[head] | network | widths,
-        modules=backbone | head_modules(head, auxiliary, pool_sizes),
+        modules=backbone_modules(size) | head_modules(head, auxiliary, pool_sizes),
         info=ModelInfo(
             classes=_classes(facts, count),
             mean=tuple(value / 255 for value in settings.mean),

@@ -9,6 +9,7 @@ import math
 import pickle
 import pickletools
 import re
+import struct
 from collections.abc import Mapping
 from typing import IO, Any, Protocol, cast, runtime_checkable
 
@@ -44,6 +45,7 @@ FAULTS = (
     RecursionError,
     MemoryError,
     ImportError,
+    struct.error,
 )
 """What following a damaged or hostile pickle may end in."""
 

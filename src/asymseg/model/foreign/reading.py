@@ -17,6 +17,8 @@ from asymseg.model.foreign.torch_files import LEGACY_MAGIC, read_torch
 WEIGHTS = ("state_dict", "model")
 """Where a checkpoint has its weights, in this order, unless it is nothing else."""
 
+LONGEST_KEY = 200
+
 DROPPED = {
     "optimizer": "state of the optimiser",
     "ema_state_dict": "the weights before averaging; state_dict has the averaged ones",
@@ -56,16 +58,16 @@ def _read(path: Path) -> Any:
         raise CheckpointError(f"{path}: no such file")
     with path.open("rb") as file:
         start = file.read(len(LEGACY_MAGIC))
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise damage(str(path), error) from None
     if start.startswith(b"PK\x03\x04") or start == LEGACY_MAGIC:
         return read_torch(path)
     if start.startswith(b"\x80"):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
             return read_arrays(content, str(path))
-    if start[8:9] == b"{":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise damage(str(path), error) from None
     raise CheckpointError(
         f"{path}: neither torch's nor PaddlePaddle's nor a safetensors file (it begins with {start[:12]!r}); "
         "download it again"
@@ -76,6 +78,8 @@ def _tensor(path: Path, key: Any, value: Any) -> Tensor:
     """A tensor from a tensor, an array, or PaddlePaddle's pair of a name and an array."""
     if not isinstance(key, str):
         raise CheckpointError(f"{path}: names a tensor by a {type(key).__name__}, not a text")
+    if not key.isprintable() or len(key) > LONGEST_KEY:
+        raise CheckpointError(f"{path}: names a tensor {key[:60]!r}, which is no name of a tensor")
     if isinstance(value, tuple) and len(value) == 2:
         value = value[1]
     if isinstance(value, Array):

@@ -15,7 +15,7 @@ from asymseg.model.checkpoint import ModelInfo
 
 TORCH_NORM = {name: name for name in ("weight", "bias", "running_mean", "running_var")}
 COUNTER = "num_batches_tracked"
-SHOWN = 6
+SHOWN = 5
 """Modules listed in a message for each kind of fault; the others are counted."""
 
 
