@@ -76,11 +76,12 @@ def test_parameters_and_shared_and_sliced_tensors(tmp_path):
 @pytest.mark.parametrize("number", [np.float64(0.799), np.float32(0.5), np.int64(-3), np.bool_(True)])
 @pytest.mark.parametrize("older", [False, True])
 def test_numpy_scalars(tmp_path, number, older):
-    """The authors' files have one, under the name that NumPy had then."""
+    """The authors' files have one, in the older form and under the name that NumPy had then."""
     path = tmp_path / "file.pth"
-    torch.save({"state_dict": TENSORS, "runner_state": {"performance": number}}, path)
+    content = {"state_dict": TENSORS, "runner_state": {"performance": number}}
+    torch.save(content, path, _use_new_zipfile_serialization=not older)
     if older:
-        rename_in_zip(path, b"numpy._core.multiarray", b"numpy.core.multiarray")
+        path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
     tensors, beside = read_checkpoint(path)
     assert_same(tensors)
     value = beside["runner_state"]["performance"]
@@ -316,6 +317,26 @@ def test_a_legacy_file_that_says_to_be_large(tmp_path):
     said, large = pickle.dumps(1000, protocol=2)[2:-1], b"J" + struct.pack("<i", 2**30)
     path.write_bytes(path.read_bytes().replace(said, large))
     assert "its tensors are said to have 4294967296 bytes" in refused(path)
+
+
+def test_a_legacy_file_with_an_archive_behind_it(tmp_path):
+    """torch takes it for what it begins with, so that is what must be checked."""
+    path, archive = tmp_path / "x", tmp_path / "y"
+    torch.save({"a": torch.zeros(1000), "meta": Calls(bytearray, 10)}, path, _use_new_zipfile_serialization=False)
+    torch.save(TENSORS, archive)
+    path.write_bytes(path.read_bytes() + archive.read_bytes())
+    assert zipfile.is_zipfile(path)
+    assert "asks for '__builtin__.bytearray'" in refused(path)
+
+
+def test_the_last_pickle_of_a_legacy_file(tmp_path):
+    """Behind the weights stands one more, with the order of their numbers."""
+    path = tmp_path / "x"
+    torch.save({"a": torch.zeros(2)}, path, _use_new_zipfile_serialization=False)
+    start, order = path.read_bytes().rsplit(b"\x80\x02]", 1)
+    assert order.endswith(torch.zeros(2).numpy().tobytes())
+    path.write_bytes(start + pickle.dumps(Calls(bytearray, 10), protocol=2) + order)
+    assert "asks for '__builtin__.bytearray'" in refused(path)
 
 
 def test_one_number_that_says_to_be_many(tmp_path):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asymseg.errors import CheckpointError
 from asymseg.model.foreign.pickles import Array, damage, read_arrays
-from asymseg.model.foreign.torch_files import LEGACY_MAGIC, read_torch
+from asymseg.model.foreign.torch_files import LEGACY_MAGIC, ZIP_START, read_torch
 
 WEIGHTS = ("state_dict", "model")
 """Where a checkpoint has its weights, in this order, unless it is nothing else."""
@@ -63,7 +63,7 @@ def _read(path: Path) -> Any:
             return load_file(path)
         except (SafetensorError, OSError) as error:
             raise damage(str(path), error) from None
-    if start.startswith(b"PK\x03\x04") or start == LEGACY_MAGIC:
+    if start.startswith(ZIP_START) or start == LEGACY_MAGIC:
         return read_torch(path)
     if start.startswith(b"\x80"):
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:

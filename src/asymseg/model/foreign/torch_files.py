@@ -32,6 +32,8 @@ from asymseg.model.foreign.pickles import (
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """A pickled number, with which torch.save began its files until 1.6."""
 
+ZIP_START = b"PK\x03\x04"
+
 ITEM_SIZES = {
     "DoubleStorage": 8,
     "FloatStorage": 4,
@@ -107,10 +109,9 @@ def read_torch(path: Path) -> Any:
     """What `torch.save` wrote: containers of tensors, numbers and texts. Raises CheckpointError."""
     source = str(path)
     try:
-        if zipfile.is_zipfile(path):
-            _check_zip(path)
-        else:
-            _check_legacy(path)
+        with path.open("rb") as file:
+            zipped = file.read(len(ZIP_START)) == ZIP_START  # by which torch tells the two apart
+        (_check_zip if zipped else _check_legacy)(path)
         scalars = [(function, name) for name, function in NUMPY_SCALARS.items()]
         with warnings.catch_warnings(), torch.serialization.safe_globals(scalars):  # type: ignore[arg-type]
             warnings.simplefilter("ignore")  # of torch about its own older files
@@ -148,6 +149,7 @@ def _check_legacy(path: Path) -> None:
         for _ in ("magic number", "protocol", "system"):
             _follow(content, lambda key: -1)
         claimed = _follow(content, lambda key: None)
+        _follow(content, lambda key: -1)  # the order of the tensors that come after it
         if sum(claimed.values()) > size:
             raise ValueError(f"its tensors are said to have {sum(claimed.values())} bytes, the file has {size}")
 
