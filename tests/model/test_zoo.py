@@ -22,7 +22,7 @@ from asymseg.model.foreign.known_classes import CITYSCAPES, VOC2012
 from asymseg.model.source import open_model
 from asymseg.model.zoo import ZOO, cached_folder, home
 
-NAME = "ann-r50-cityscapes-769x769-40k"
+NAME = "ann-r101-cityscapes-769x769-40k"
 CONTENT = np.random.default_rng(0).bytes(50_000)
 SHA = hashlib.sha256(CONTENT).hexdigest()[:8]
 
@@ -111,7 +111,7 @@ def test_fetched_checked_imported_and_kept(server, capsys):
     assert [path for path in files(home()) if not path.endswith(".lock")] == MODEL
     said = capsys.readouterr().err
     assert NAME in said
-    assert "185 MB" in said
+    assert "261 MB" in said
     assert str(home()) in said.replace("\n", "")
 
 
@@ -122,7 +122,7 @@ def test_what_the_file_says_and_what_its_publisher_says_travel_together(server):
     assert info.license == "Apache-2.0"
     assert ZOO[NAME].address in info.source
     assert "mmsegmentation, Cityscapes, crops of 769x769" in info.source
-    assert info.metrics == {"reported_miou": 0.7889, "reported_miou_multi_scale_flip": 0.8046}
+    assert info.metrics == {"reported_miou": 0.7932, "reported_miou_multi_scale_flip": 0.8094}
     for name, tensor in tiny().state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor)
 
@@ -220,7 +220,7 @@ def test_one_waits_for_the_other_and_takes_what_it_fetched(server, capsys):
 def test_a_kept_model_that_was_damaged_says_the_cure(server):
     folder = fetch(ZOO[NAME])
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"damaged .* or remove .*, and ann-r50.* is fetched again") as caught:
+    with pytest.raises(CheckpointError, match=r"damaged .* or remove .*, and ann-r101.* is fetched again") as caught:
         open_model(NAME)
     assert str(folder) in str(caught.value)
 

@@ -57,8 +57,8 @@ def _fetch(entry: Published, folder: Path) -> None:
 def _described(info: ModelInfo, entry: Published) -> ModelInfo:
     """What the file says, with what its publisher says of it."""
     reported = {
-        "reported_miou": entry.miou / 100,
-        "reported_miou_multi_scale_flip": entry.miou_multi_scale / 100,
+        "reported_miou": round(entry.miou / 100, 4),
+        "reported_miou_multi_scale_flip": round(entry.miou_multi_scale / 100, 4),
     }
     source = f"{entry.framework}, {entry.dataset}, crops of {entry.crop[0]}x{entry.crop[1]}: {entry.address}"
     return replace(info, source=source, license=entry.license, metrics=reported)
