@@ -83,19 +83,19 @@ def test_normalisation_is_that_of_timms_weights():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet50+sealed", "'sealed' cannot be changed so"),
+        ("resnet50+sealed", "no change 'sealed' can be made; a ResNet, and no other, takes each"),
         ("resnet50+ciel", "did you mean 'ceil'?"),
-        ("resnet50+ceil+ceil", "'ceil' cannot be changed so"),
-        ("resnet50+blocks", "'blocks' cannot be changed so"),
-        ("resnet50+ceil=1", "'ceil=1' cannot be changed so"),
-        ("resnet50+width=4+width=4", "'width=4' cannot be changed so"),
+        ("resnet50+ceil+ceil", "no change 'ceil' can be made; a ResNet, and no other, takes each"),
+        ("resnet50+blocks", "no change 'blocks' can be made; a ResNet, and no other, takes each"),
+        ("resnet50+ceil=1", "no change 'ceil=1' can be made; a ResNet, and no other, takes each"),
+        ("resnet50+width=4+width=4", "no change 'width=4' can be made; a ResNet, and no other, takes each"),
         ("resnet50+blocks=1,2,3", "blocks takes four numbers above 0"),
         ("resnet50+blocks=1,2,3,0", "blocks takes four numbers above 0"),
         ("resnet50+width=²", "width takes a number above 0"),
         ("resnet50+width=999999", "width takes a number above 0"),
-        ("mobilenetv2_100+ceil", "ResNets alone take changes"),
+        ("mobilenetv2_100+ceil", "a ResNet, and no other, takes each"),
         ("resnet51+ceil", "is no timm model; close: resnet"),
-        ("resnet50+", "cannot be changed so"),
+        ("resnet50+", "no change '' can be made"),
     ],
 )
 def test_names_that_cannot_be(name, message):

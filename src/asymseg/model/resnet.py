@@ -22,6 +22,7 @@ from asymseg.errors import ConfigError
 
 GEOMETRY = ("ceil", "even", "unpooled")
 SIZES = ("blocks", "stem", "width")
+ONCE = "a ResNet, and no other, takes each of ceil, even, unpooled, blocks=, stem= and width= once"
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,15 @@ def parse_name(name: str) -> BackboneName:
     base, *changes = name.split("+")
     arguments: dict[str, Any] = {}
     geometry = []
-    for change in changes:
+    for place, change in enumerate(changes):
         key, equals, value = change.partition("=")
         known = SIZES if equals else GEOMETRY
-        if not base.startswith("resnet") or key not in known or key in arguments or key in geometry:
+        twice = any(earlier.partition("=")[0] == key for earlier in changes[:place])
+        if not base.startswith("resnet") or key not in known or twice:
             close = get_close_matches(key, [*GEOMETRY, *SIZES], n=1)
             raise ConfigError(
-                f"model.backbone = {name!r}: {change!r} cannot be changed so"
-                + (f"; did you mean {close[0]!r}?" if close and close[0] != key else "; ResNets alone take changes")
+                f"model.backbone = {name!r}: no change {change!r} can be made; "
+                + (f"did you mean {close[0]!r}?" if close and close[0] != key else ONCE)
             )
         if equals:
             arguments |= _size(name, key, value)

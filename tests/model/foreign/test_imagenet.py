@@ -21,13 +21,14 @@ def loaded(name, path, output_stride=32, in_channels=3):
 def test_torchvision(tmp_path):
     """The same maps at stride 8 as torchvision's own dilated network."""
     torch.manual_seed(0)
-    theirs = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=(False, True, True)).eval()
+    block, dilated = torchvision.models.resnet.Bottleneck, (False, True, True)
+    theirs = torchvision.models.ResNet(block, [1, 2, 1, 2], replace_stride_with_dilation=dilated).eval()
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(std=0.1)
             module.running_var.uniform_(0.5, 1.5)
     torch.save(theirs.state_dict(), tmp_path / "resnet50-11ad3fa6.pth")
-    backbone = loaded("resnet50", tmp_path / "resnet50-11ad3fa6.pth", 8)
+    backbone = loaded("resnet50+blocks=1,2,1,2", tmp_path / "resnet50-11ad3fa6.pth", 8)
     images = torch.randn(1, 3, 49, 64)
     with torch.no_grad():
         x = theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))
