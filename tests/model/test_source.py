@@ -61,9 +61,16 @@ def test_a_folder_comes_before_published_weights(tmp_path, model):
     assert same(open_model("ann-r50-cityscapes-512x1024-80k")[0], make())
 
 
-@pytest.mark.parametrize("name", ["runs/first", "runs/first/best"])
-def test_what_an_interrupted_save_left_comes_before_the_hub(tmp_path, model, name):
-    shutil.copytree(model, tmp_path / f"{name}.previous")
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("runs/first", "runs/first.previous"),
+        ("runs/first", "runs/first/best.previous"),
+        ("runs/first/best", "runs/first/best.previous"),
+    ],
+)
+def test_what_an_interrupted_save_left_comes_before_the_hub(tmp_path, model, name, left):
+    shutil.copytree(model, tmp_path / left)
     assert same(open_model(name)[0], make())
 
 
