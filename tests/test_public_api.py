@@ -24,8 +24,11 @@ PUBLIC = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "export_mmseg",
     "fold",
+    "from_pretrained",
     "load",
+    "push_to_hub",
     "train",
 ]
 

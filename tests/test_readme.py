@@ -29,7 +29,7 @@ def test_commands_and_python_run_in_order(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 2
 
     snippets = blocks("python")
-    assert len(snippets) == 3
+    assert len(snippets) == 4
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
     assert (tmp_path / "overlay.png").is_file()
@@ -49,7 +49,7 @@ def test_the_class_list_is_one_that_is_accepted(tmp_path: Path) -> None:
 def test_every_flag_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
     text = README.read_text(encoding="utf-8")
     capsys.readouterr()
-    for command in ("sample", "train", "evaluate", "predict"):
+    for command in ("sample", "train", "evaluate", "predict", "import", "models"):
         main([command, "--help"])
     help_text = capsys.readouterr().out
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", text)) - {"--help"}

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from asymseg.evaluation.evaluate import evaluate
     from asymseg.model.annnet import ANNNet
     from asymseg.model.folding import fold
+    from asymseg.model.foreign.exporting import export_mmseg
+    from asymseg.model.hub import from_pretrained, push_to_hub
     from asymseg.prediction.predict import Predictor, load
     from asymseg.training.train import train
 
@@ -29,8 +31,11 @@ __all__ = [
     "TrainingError",
     "__version__",
     "evaluate",
+    "export_mmseg",
     "fold",
+    "from_pretrained",
     "load",
+    "push_to_hub",
     "train",
 ]
 
@@ -46,7 +51,10 @@ _HOMES = {
     "TrainingError": "asymseg.errors",
     "evaluate": "asymseg.evaluation.evaluate",
     "fold": "asymseg.model.folding",
+    "export_mmseg": "asymseg.model.foreign.exporting",
+    "from_pretrained": "asymseg.model.hub",
     "load": "asymseg.prediction.predict",
+    "push_to_hub": "asymseg.model.hub",
     "train": "asymseg.training.train",
 }
 

@@ -12,10 +12,12 @@ from cyclopts import Parameter
 
 from asymseg.benchmarking.settings import BenchmarkSettings
 from asymseg.config import Config, explain, make_config, read_config
-from asymseg.errors import AsymsegError
+from asymseg.errors import AsymsegError, CheckpointError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from asymseg.model.foreign.importing import Imported
 
 app = cyclopts.App(
     name="asymseg",
@@ -105,7 +107,7 @@ def train(
 
 @app.command
 def evaluate(
-    model: Path,
+    model: str,
     data: Path | None = None,
     *,
     images: Path | None = None,
@@ -126,7 +128,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A model folder, such as runs/train/best.
+        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
     data
         A data folder of the model's classes.
     images
@@ -140,7 +142,7 @@ def evaluate(
     flip
         Whether it also sees each image mirrored; by default as the model was validated.
     out
-        Folder for the results; by default MODEL/evaluation-SPLIT.
+        Folder for the results; by default MODEL/evaluation-SPLIT, or evaluation-NAME-SPLIT where MODEL is no folder.
     gallery
         Whether the report shows images; without, it can be passed on where the data may not.
     device
@@ -158,7 +160,8 @@ def evaluate(
     from asymseg.prediction.predict import load
 
     console = _console()
-    out = out or model / f"evaluation-{split}"
+    folder = Path(model)
+    out = out or (folder / f"evaluation-{split}" if folder.is_dir() else Path(f"evaluation-{folder.stem}-{split}"))
     predictor = load(model, device, precision=precision, compile=compile, fold=fold)
     with _progress(console, "evaluate") as advance:
         result = run(
@@ -183,7 +186,7 @@ def evaluate(
 
 @app.command
 def predict(
-    model: Path,
+    model: str,
     inputs: Path,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
@@ -201,7 +204,7 @@ def predict(
     Parameters
     ----------
     model
-        A model folder, such as runs/train/best.
+        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
     inputs
         An image, a folder, or a pattern in quotes such as "photos/*.jpg".
     out
@@ -232,6 +235,83 @@ def predict(
     console.print(f"{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}")
     if outcome.failures:
         sys.exit(PARTLY_FAILED)
+
+
+@app.command(name="import")
+def import_(
+    checkpoint: Path,
+    *,
+    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    classes: Path | None = None,
+    align_corners: bool | None = None,
+    verify: Path | None = None,
+) -> None:
+    """Turn a checkpoint of the authors', mmsegmentation's or PaddleSeg's into a model folder.
+
+    Which of them wrote it is told by its keys, and nothing in it can run. Every key is used or named.
+
+    Parameters
+    ----------
+    checkpoint
+        The file: .pth or .pdparams.
+    out
+        The model folder to write.
+    classes
+        A classes.json with the names and colours, in place of those in the file or where it has none.
+    align_corners
+        How logits are upsampled, where the file does not say it: mmsegmentation's networks for crops of 769x769 pixels
+        need it.
+    verify
+        An image to predict from the folder that was written; what the network says of it is printed.
+    """
+    from dataclasses import replace
+
+    from asymseg.classes import Classes
+    from asymseg.model.checkpoint import save_model
+    from asymseg.model.foreign.importing import read_foreign
+
+    _check_may_replace(out)
+    imported = read_foreign(checkpoint, align_corners=align_corners)
+    network, info = imported.network, imported.info
+    if classes is not None:
+        named = Classes.from_file(classes)
+        if len(named) != network.num_classes:
+            raise CheckpointError(
+                f"{classes}: {len(named)} classes; the network of {checkpoint} has {network.num_classes}"
+            )
+        info = replace(info, classes=named)
+    save_model(out, network, info)
+    _say_what_was_imported(imported, out)
+    if verify is not None:
+        _say_what_it_sees(out, verify)
+
+
+@app.command
+def models() -> None:
+    """List the published ANN weights that predict and evaluate take by name."""
+    from asymseg.model.zoo import ZOO, cached_folder, home
+
+    columns = "{:36} {:15} {:15} {:>9} {:>6} {:>9} {:>4}  {:11} {}\n"
+    lines = [columns.format("name", "data set", "backbone", "crop", "mIoU", "ms + flip", "MB", "licence", "from")]
+    lines += [
+        columns.format(
+            entry.name,
+            entry.dataset,
+            entry.backbone,
+            f"{entry.crop[0]}x{entry.crop[1]}",
+            f"{entry.miou:.2f}",
+            f"{entry.miou_multi_scale:.2f}",
+            entry.megabytes,
+            entry.license,
+            entry.framework + (" (fetched)" if cached_folder(entry) else ""),
+        )
+        for entry in ZOO.values()
+    ]
+    sys.stdout.write("".join(lines))
+    sys.stdout.write(
+        "\nThe mean IoUs, in percent on the validation images, are those that the publishers report. The licence is\n"
+        f"that of their code; the data sets have terms of their own. What is fetched is kept in {home()}.\n"
+    )
 
 
 benchmark = cyclopts.App(name="benchmark", help="Measure time and memory beside rivals, in turn and in one process.")
@@ -347,6 +427,52 @@ def _say_compile_time(seconds: dict[tuple[int, ...], float], console: "Console")
         console.print(
             f"of that, {sum(seconds.values()):.0f} s compiled the network for {len(seconds)} size(s) of image"
         )
+
+
+def _check_may_replace(folder: Path) -> None:
+    """Refuse to put a model where something else lies: a folder is replaced whole."""
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder}: holds something else than a model; choose another folder for -o")
+
+
+def _say_what_was_imported(imported: "Imported", out: Path) -> None:
+    """Print what network a checkpoint holds, and which of its keys were left out and why."""
+    from asymseg.model.checkpoint import parameter_count
+
+    reasons: dict[str, list[str]] = {}
+    for key, reason in imported.dropped.items():
+        reasons.setdefault(reason, []).append(key)
+    lines = [
+        f"left out: {', '.join(keys[:3])}{f' and {len(keys) - 3} more' if len(keys) > 3 else ''}: {reason}"
+        for reason, keys in reasons.items()
+    ]
+    network, info = imported.network, imported.info
+    settings = network.settings
+    lines.append(
+        f"wrote {out} from a checkpoint of {imported.dialect}: {settings['backbone']}, fusion {settings['fusion']}, "
+        f"context {settings['context']}, output stride {settings['output_stride']}, "
+        f"{parameter_count(network):,} parameters, {len(info.classes)} classes, {info.channel_order}, "
+        f"align_corners {str(network.align_corners).lower()}"
+    )
+    for line in lines:
+        _console().print(line, highlight=False, markup=False)
+
+
+def _say_what_it_sees(model: Path, image: Path) -> None:
+    """Print the classes that a model finds in an image, how much of it each covers and how sure the model is."""
+    import numpy as np
+
+    from asymseg.prediction.predict import load
+
+    result = load(model)(image)
+    height, width = result.mask.shape
+    sure = result.probabilities.max(axis=0)
+    sys.stdout.write(f"{image}: {height} x {width} pixels\n{'class':24} {'share':>7}  mean probability\n")
+    share = np.bincount(result.mask.ravel(), minlength=len(result.classes)) / result.mask.size
+    for number in np.argsort(-share, kind="stable"):
+        if share[number]:
+            name, mean = result.classes.names[number], sure[result.mask == number].mean()
+            sys.stdout.write(f"{name:24} {share[number]:7.2%}  {mean:.4f}\n")
 
 
 def _fail(message: str, code: int = USER_ERROR) -> None:

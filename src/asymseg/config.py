@@ -36,12 +36,12 @@ class ModelConfig(_Section):
     """The network."""
 
     backbone: str = "resnet50"
-    """Any timm model that gives feature maps."""
+    """Any timm model that gives feature maps; a ResNet perhaps with changes, as in resnet101s+ceil."""
     pretrained: bool | Path = True
-    """Backbone weights: true downloads timm's, a safetensors file is read, false starts from noise."""
+    """Backbone weights: true downloads timm's, a file (timm's, torchvision's) is read, false starts from noise."""
     fusion: Literal["afnb", "none"] = "afnb"
     """What joins the two last stages: asymmetric fusion, or nothing (the last stage alone)."""
-    context: Literal["apnb", "nonlocal", "psp", "none"] = "apnb"
+    context: Literal["apnb", "nonlocal", "nonlocal_wang", "psp", "none"] = "apnb"
     """What brings in the whole image: asymmetric or plain non-local attention, PSPNet's pyramid, or nothing."""
     stages: tuple[int, int] = (-2, -1)
     """Which two feature maps of the backbone are fused, and the second classified; the paper's are the last two."""
@@ -65,6 +65,8 @@ class ModelConfig(_Section):
     """Share of channels dropped after the fusion, after the context and in the auxiliary classifier."""
     align_corners: bool = False
     """How the logits are upsampled; true for the authors' weights."""
+    refine: bool = False
+    """Two more 3x3 convolutions before the classifier, as in mmsegmentation's FCN and non-local networks."""
 
 
 class DataConfig(_Section):

@@ -262,7 +262,7 @@ def test_a_backbone_that_wants_multiples():
     ("settings", "message"),
     [
         ({"fusion": "apnb"}, "fusion = 'apnb' is not one of 'afnb', 'none'"),
-        ({"context": "ocr"}, "context = 'ocr' is not one of 'apnb', 'nonlocal', 'psp', 'none'"),
+        ({"context": "ocr"}, "context = 'ocr' is not one of 'apnb', 'nonlocal', 'nonlocal_wang', 'psp', 'none'"),
         ({"merge": "sum"}, "merge = 'sum' is not one of 'concat', 'add', 'none'"),
         ({"output_stride": 4}, "output_stride = 4 is not one of 8, 16, 32"),
         ({"num_classes": 0}, "num_classes must be at least 1, not 0"),

@@ -268,7 +268,7 @@ def test_a_hub_id_is_fetched_and_only_the_files_of_a_model(tmp_path, monkeypatch
 
     asked = []
 
-    def fetching(hub_id, allow_patterns):
+    def fetching(hub_id, allow_patterns, revision, token):
         asked.append((hub_id, allow_patterns))
         return str(tmp_path / "cache")
 

@@ -10,12 +10,13 @@ from torch.nn import functional as F
 from asymseg.blocks import AFNB, APNB, NonLocalBlock
 from asymseg.blocks.attention import Merge
 from asymseg.errors import ConfigError
-from asymseg.model.backbone import make_backbone
+from asymseg.model.backbone import TimmBackbone, make_backbone
 from asymseg.model.psp import PyramidConcat
-from asymseg.model.winograd import WinogradConv2d
+from asymseg.model.refine import Refine, conv_bn_relu
+from asymseg.model.wang import WangNonLocalBlock
 
 Fusion = Literal["afnb", "none"]
-Context = Literal["apnb", "nonlocal", "psp", "none"]
+Context = Literal["apnb", "nonlocal", "nonlocal_wang", "psp", "none"]
 
 
 class ANNNet(nn.Module):
@@ -23,12 +24,14 @@ class ANNNet(nn.Module):
 
     Two switches give the networks it is compared with: `fusion` "none" and `context` "none" is FCN, "none" and
     "nonlocal" the non-local network, "none" and "psp" PSPNet, "afnb" and "apnb" ANNNet. Height and width are free, in
-    training and evaluation alike.
+    training and evaluation alike. mmsegmentation's FCN is "none" and "none" with `refine`, its non-local network "none"
+    and "nonlocal_wang" with `refine`.
 
     Args:
         num_classes: Number of classes.
-        backbone: A timm name, or a module that gives (low, high) and whose `channels` says their widths.
-        pretrained: True for timm's weights, a safetensors file, or False. Without effect on a module passed in.
+        backbone: A timm name, for ResNets perhaps with changes (`asymseg.model.resnet`), or a module that gives
+            (low, high) and whose `channels` says their widths, or a feature network of timm's.
+        pretrained: True for timm's weights, a file of weights, or False. Without effect on a module passed in.
         fusion: What joins the two maps of the backbone.
         context: What brings in the whole image.
         output_stride: Image pixels per feature pixel: 8, 16 or 32. Without effect on a module passed in.
@@ -43,6 +46,8 @@ class ANNNet(nn.Module):
         align_corners: How logits are upsampled.
         stages: Which two feature maps of a timm backbone are low and high, by its own indices; the paper's are the
             last two. Without effect on a module passed in.
+        refine: Whether two more 3x3 convolutions, the second of which sees the backbone's map again, come before the
+            classifier.
 
     Raises:
         ConfigError: An unknown backbone, or a combination that cannot be built.
@@ -67,10 +72,11 @@ class ANNNet(nn.Module):
         dropout: float = 0.05,
         align_corners: bool = False,
         stages: tuple[int, int] = (-2, -1),
+        refine: bool = False,
     ) -> None:
         super().__init__()
         _check_choice("fusion", fusion, ("afnb", "none"))
-        _check_choice("context", context, ("apnb", "nonlocal", "psp", "none"))
+        _check_choice("context", context, ("apnb", "nonlocal", "nonlocal_wang", "psp", "none"))
         _check_choice("output_stride", output_stride, (8, 16, 32))
         _check_choice("merge", merge, ("concat", "add", "none"))
         counted_alike = len(stages) == 2 and (stages[0] < 0) == (stages[1] < 0)
@@ -96,6 +102,7 @@ class ANNNet(nn.Module):
             "aux_channels": aux_channels,
             "dropout": dropout,
             "align_corners": align_corners,
+            "refine": refine,
         }
         self.num_classes = num_classes
         self.align_corners = align_corners
@@ -104,6 +111,8 @@ class ANNNet(nn.Module):
         if isinstance(backbone, str):
             weights = Path(pretrained) if isinstance(pretrained, str) else pretrained
             backbone = make_backbone(backbone, weights, stages, output_stride, in_channels)
+        elif hasattr(backbone, "feature_info") and not hasattr(backbone, "channels"):
+            backbone = TimmBackbone(backbone)  # what timm.create_model(..., features_only=True) gives
         self.backbone = backbone
         low_channels, high_channels = _channels(backbone)
 
@@ -118,16 +127,19 @@ class ANNNet(nn.Module):
             PyramidConcat(high_channels, context_channels, pool_sizes, align_corners) if context == "psp" else None
         )
         project_channels = self.pyramid.out_channels if self.pyramid is not None else high_channels
-        self.project = _conv_bn_relu(project_channels, context_channels)
-        self.context: APNB | NonLocalBlock | None = None
+        self.project = conv_bn_relu(project_channels, context_channels)
+        self.context: APNB | NonLocalBlock | WangNonLocalBlock | None = None
         if context == "apnb":
             self.context = APNB(context_channels, pool_sizes=pool_sizes, merge=merge, **attention)
         elif context == "nonlocal":
             self.context = NonLocalBlock(context_channels, merge=merge, **attention)
+        elif context == "nonlocal_wang":
+            self.context = WangNonLocalBlock(context_channels, **attention)
+        self.refine = Refine(high_channels, context_channels) if refine else None
         self.classifier = nn.Conv2d(context_channels, num_classes, 1)
         self.aux_classifier = (
             nn.Sequential(
-                *_conv_bn_relu(low_channels, aux_channels),
+                *conv_bn_relu(low_channels, aux_channels),
                 nn.Dropout2d(dropout),
                 nn.Conv2d(aux_channels, num_classes, 1),
             )
@@ -167,13 +179,15 @@ class ANNNet(nn.Module):
 
     def head(self, low: Float[Tensor, "b l hl wl"], high: Float[Tensor, "b g hg wg"]) -> Float[Tensor, "b n hg wg"]:
         """Logits at the size of `high`, from the two maps of the backbone."""
-        x = high if self.fusion is None else self.fusion(low, high)
-        x = self.dropout(x)
+        high = high if self.fusion is None else self.fusion(low, high)
+        x = self.dropout(high)
         if self.pyramid is not None:
             x = self.pyramid(x)
         x = self.project(x)
         if self.context is not None:
             x = self.context(x)
+        if self.refine is not None:
+            x = self.refine(high, x)
         return self.classifier(self.dropout(x))  # type: ignore[no-any-return]
 
 
@@ -194,12 +208,6 @@ def upsample(
     height, width = images.shape[2:]
     full = F.interpolate(logits, padded.shape[2:], mode="bilinear", align_corners=align_corners)
     return full[:, :, :height, :width]
-
-
-def _conv_bn_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        WinogradConv2d(in_channels, out_channels, 3, padding=1, bias=False), nn.BatchNorm2d(out_channels), nn.ReLU()
-    )
 
 
 def _channels(backbone: nn.Module) -> tuple[int, int]:

@@ -23,6 +23,8 @@ from torch.utils.checkpoint import checkpoint
 
 from asymseg.errors import CheckpointError, ConfigError
 from asymseg.model.dilated import DilatedDepthwiseConv2d
+from asymseg.model.foreign.imagenet import read_imagenet
+from asymseg.model.resnet import BackboneName, change_geometry, parse_name
 
 
 class TimmBackbone(nn.Module):
@@ -129,23 +131,28 @@ def make_backbone(
 ) -> TimmBackbone:
     """Two feature maps of the timm model `name`, the second at the given output stride.
 
+    A ResNet's name may carry changes, as `asymseg.model.resnet` has them. `pretrained` may be a file of weights under
+    timm's names, torchvision's or mmsegmentation's.
+
     Raises ConfigError for an unknown name or a stride the family does not have, CheckpointError for weights that
     cannot be had or do not fit.
     """
-    if not timm.is_model(name):
-        close = get_close_matches(name, timm.list_models(), n=4)
+    parts = parse_name(name)
+    if not timm.is_model(parts.timm):
+        close = get_close_matches(parts.timm, timm.list_models(), n=4)
         hint = f"; close: {', '.join(close)}" if close else ""
         raise ConfigError(f"model.backbone = {name!r} is no timm model{hint}")
     weights: dict[str, Any] = {}
     if isinstance(pretrained, Path):
-        names = _tensor_names(pretrained)
-        weights = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(pretrained)}}
+        names, place = _weights_in(pretrained)
+        weights = {"pretrained": True, "pretrained_cfg_overlay": place}
     elif pretrained:
         weights = {"pretrained": True}
     with _no_word_of_surplus_keys():
-        features = _create(name, stages, output_stride, in_channels, weights)
+        features = _create(parts, stages, output_stride, in_channels, weights, pretrained)
     if isinstance(pretrained, Path):
         _check_all_loaded(features, names, pretrained, name)
+    change_geometry(features, parts.geometry)
     DilatedDepthwiseConv2d.replace_in(features)
     try:
         backbone = TimmBackbone(features)
@@ -161,7 +168,7 @@ def make_backbone(
 
 def backbone_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of RGB images (0..1) that timm's weights of this model were trained with."""
-    settings = timm.get_pretrained_cfg(name)
+    settings = timm.get_pretrained_cfg(parse_name(name).timm)
     mean, std = (
         (settings.mean, settings.std) if settings else (timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD)
     )
@@ -169,21 +176,33 @@ def backbone_normalisation(name: str) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def _create(
-    name: str, stages: tuple[int, int], output_stride: int, in_channels: int, weights: dict[str, Any]
+    parts: BackboneName,
+    stages: tuple[int, int],
+    output_stride: int,
+    in_channels: int,
+    weights: dict[str, Any],
+    pretrained: bool | Path,
 ) -> nn.Module:
     """The timm feature network. Families differ in what they accept, and say so only by refusing an argument."""
+    name = parts.timm
     refused: Exception | None = None
     for family in ({"output_stride": output_stride}, {"dynamic_img_size": True}, {"strict_img_size": False}, {}):
         try:
             return timm.create_model(
-                name, features_only=True, out_indices=stages, in_chans=in_channels, **family, **weights
+                name,
+                features_only=True,
+                out_indices=stages,
+                in_chans=in_channels,
+                **family,
+                **parts.arguments,
+                **weights,
             )
         except (TypeError, AssertionError) as error:
             refused = error
         except (OSError, RuntimeError, ValueError, LookupError) as error:
             if not weights:
                 raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(error)}") from None
-            source = weights.get("pretrained_cfg_overlay", {}).get("file", "timm's weights")
+            source = pretrained if isinstance(pretrained, Path) else "timm's weights"
             raise CheckpointError(
                 f"{source}: could not be loaded into {name} ({_one_line(error)}); "
                 "set model.pretrained to false, or to a safetensors file of this model"
@@ -206,14 +225,21 @@ def _no_word_of_surplus_keys() -> Iterator[None]:
         log.removeFilter(wanted)
 
 
-def _tensor_names(path: Path) -> set[str]:
+def _weights_in(path: Path) -> tuple[set[str], dict[str, Any]]:
+    """timm's names of the tensors in a file, and where timm is to take them from."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; model.pretrained takes true, false or a safetensors file")
-    if path.suffix != ".safetensors":  # timm would take it for a pickle
-        raise CheckpointError(f"{path}: not a safetensors file by its name; rename it to {path.stem}.safetensors")
+        raise CheckpointError(f"{path}: no such file; model.pretrained takes true, false or a file of weights")
+    if path.suffix != ".safetensors":
+        with path.open("rb") as file:
+            if file.read(9)[8:] == b"{":  # timm would take it for a pickle
+                raise CheckpointError(
+                    f"{path}: not a safetensors file by its name; rename it to {path.stem}.safetensors"
+                )
+        tensors = read_imagenet(path)
+        return set(tensors), {"state_dict": tensors}
     try:
         with safe_open(path, framework="pt") as content:
-            return set(content.keys())
+            return set(content.keys()), {"file": str(path)}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file ({error})") from None
 

@@ -39,6 +39,7 @@ class FoldedANNNet(nn.Module):
         pyramid: nn.Module | None,
         project: nn.Module,
         context: nn.Module | None,
+        refine: nn.Module | None,
         classifier: nn.Module,
     ) -> None:
         super().__init__()
@@ -50,6 +51,7 @@ class FoldedANNNet(nn.Module):
         self.pyramid = pyramid
         self.project = project
         self.context = context
+        self.refine = refine
         self.classifier = classifier
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n h w"]:
@@ -63,12 +65,14 @@ class FoldedANNNet(nn.Module):
         if isinstance(self.project, FoldedFusion):
             x = self.project(low, high)
         else:
-            x = high if self.fusion is None else self.fusion(low, high)
-            x = self.project(x if self.pyramid is None else self.pyramid(x))
+            high = high if self.fusion is None else self.fusion(low, high)
+            x = self.project(high if self.pyramid is None else self.pyramid(high))
         if isinstance(self.context, FoldedAttention):
             x = self.context(x, x)
         elif self.context is not None:
             x = self.context(x)
+        if self.refine is not None:
+            x = self.refine(high, x)
         return self.classifier(x)  # type: ignore[no-any-return]
 
 
@@ -155,13 +159,13 @@ def fold(network: ANNNet | FoldedANNNet) -> FoldedANNNet:
     project: nn.Module = _without_norm(net.project)
     context: nn.Module | None = net.context
     if net.fusion is not None and _is_affine(net.fusion):
-        if net.pyramid is None and isinstance(net.project[1], nn.Identity):
+        if net.pyramid is None and net.refine is None and isinstance(net.project[1], nn.Identity):
             fusion, project = None, _fold_fusion(net.fusion, net.project)
         else:
             fusion = _fold_attention(net.fusion)
     if isinstance(net.context, APNB) and _is_affine(net.context):
         context = _fold_attention(net.context)
-    folded = FoldedANNNet(net.settings, net.backbone, fusion, net.pyramid, project, context, net.classifier)
+    folded = FoldedANNNet(net.settings, net.backbone, fusion, net.pyramid, project, context, net.refine, net.classifier)
     WinogradConv2d.replace_in(folded)
     for module in folded.modules():
         if isinstance(module, WinogradConv2d):

@@ -1,7 +1,6 @@
 """Predictor: one image in, class ids and probabilities of its own size out."""
 
 import copy
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -14,18 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asymseg.atomic import surviving_folder
 from asymseg.classes import Classes
 from asymseg.data.files import image_tensor, read_image, write_mask
 from asymseg.data.transforms import normalise
-from asymseg.errors import CheckpointError, DataError
-from asymseg.model.checkpoint import CONFIG, WEIGHTS, ModelInfo, load_model, parameter_count
+from asymseg.errors import DataError
+from asymseg.model.checkpoint import ModelInfo, parameter_count
+from asymseg.model.source import open_model
 from asymseg.prediction.execution import Coarse, Device, Precision, prepare
 from asymseg.prediction.execution import choose_device as choose_device
 from asymseg.prediction.overlay import draw_overlay
 from asymseg.prediction.upsampling import View, bands, upsampled
-
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -170,32 +167,14 @@ def load(
     compile: bool = False,
     fold: bool = True,
 ) -> Predictor:
-    """A predictor from a model folder, a run's folder, whose best model is taken, or the id of a model on the hub.
+    """A predictor from whatever names a model: see `asymseg.model.source.open_model`.
 
-    An id is OWNER/NAME, where no such folder exists; its files are downloaded once and kept. The other arguments are
-    those of `Predictor`. Raises CheckpointError.
+    That is a model folder; a run's folder, whose best model is taken; a checkpoint file of the authors',
+    mmsegmentation's or PaddleSeg's; a name that `asymseg models` lists; or OWNER/NAME on the hub. What is not here yet
+    is downloaded once and kept. The other arguments are those of `Predictor`. Raises CheckpointError.
     """
-    folder = Path(source)
-    if surviving_folder(folder / "best") and not (folder / "config.json").is_file():
-        folder = folder / "best"
-    elif not folder.exists() and HUB_ID.fullmatch(str(source)):
-        folder = _download(str(source))
-    network, info = load_model(folder)
+    network, info = open_model(source)
     return Predictor(network, info, device, precision=precision, compile=compile, fold=fold)
-
-
-def _download(hub_id: str) -> Path:
-    """The model's folder in the local cache of the hub; only the files of a model are fetched."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=[WEIGHTS, CONFIG, "README.md"]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(
-            f"{hub_id}: neither a folder here nor a model that could be fetched from the hub ({reason})"
-        ) from None
 
 
 def to_tensor(source: ImageSource, channels: int) -> Tensor:

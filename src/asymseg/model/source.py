@@ -1,0 +1,86 @@
+"""A network from whatever names one: a folder, a checkpoint, published weights, the hub."""
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from torch import nn
+
+from asymseg.atomic import surviving_folder
+from asymseg.errors import CheckpointError
+from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import CONFIG, WEIGHTS, ModelInfo, load_model
+from asymseg.model.fetching import fetch
+from asymseg.model.folding import FoldedANNNet
+from asymseg.model.foreign.importing import import_checkpoint
+from asymseg.model.zoo import ZOO
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_model(
+    source: str | Path,
+    backbone: nn.Module | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+) -> tuple[ANNNet | FoldedANNNet, ModelInfo]:
+    """The network, in evaluation mode on the CPU, and what travels with it.
+
+    What lies on the disk comes first, then the names of published weights, then the hub; what is not on the disk is
+    fetched once and kept.
+
+    Args:
+        source: A model folder; a run's folder, whose best model is taken; a checkpoint file of the authors',
+            mmsegmentation's or PaddleSeg's; a name that `asymseg models` lists; or OWNER/NAME on the hub.
+        backbone: Needed where the network was built around a module of your own.
+        revision: Branch, tag or commit on the hub.
+        token: Of the hub, for a model that is not public.
+
+    Raises:
+        CheckpointError: There is no such model, or it cannot be fetched or loaded.
+    """
+    path, name = Path(source), str(source)
+    if surviving_folder(path / "best") and not (path / CONFIG).is_file():
+        return load_model(path / "best", backbone)
+    if path.is_file():
+        if path.name in (WEIGHTS, CONFIG) and (path.parent / CONFIG).is_file():
+            return load_model(path.parent, backbone)
+        network, info = import_checkpoint(path)
+        return network.eval(), info
+    if surviving_folder(path) is not None:
+        return load_model(path, backbone)
+    if name in ZOO:
+        return _published(name)
+    if HUB_ID.fullmatch(name):
+        return load_model(_from_hub(name, revision, token), backbone)
+    close = get_close_matches(name, ZOO, n=3)
+    if close:
+        raise CheckpointError(
+            f"{name}: neither a folder or file here nor published weights; close: {', '.join(close)}; "
+            "asymseg models lists them all"
+        )
+    return load_model(path, backbone)  # which says what a model folder is
+
+
+def _published(name: str) -> tuple[ANNNet | FoldedANNNet, ModelInfo]:
+    folder = fetch(ZOO[name])
+    try:
+        return load_model(folder)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}; or remove {folder}, and {name} is fetched again") from None
+
+
+def _from_hub(hub_id: str, revision: str | None, token: str | None) -> Path:
+    """The model's folder in the local cache of the hub; only the files of a model are fetched."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(hub_id, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG, "README.md"])
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{hub_id}: neither a folder here nor a model that could be fetched from the hub ({reason})"
+        ) from None
