@@ -58,7 +58,8 @@ def _prediction(network: ANNNet, trial: Trial, compiling: bool) -> Comparison:
     rival = _rival(network)
     folded = prepare(network, trial.device, folding=True)
     precision = trial.precision
-    predicted = Coarse(folded, trial.device, CHOICES[precision], compiling=False)
+    # A copy, so that what it keeps is seen to be its own.
+    predicted = Coarse(copy.deepcopy(folded), trial.device, CHOICES[precision], compiling=False)
     contestants = []
     for size in _sizes(trial.settings):
         images = torch.randn(trial.batch, 3, *size, device=trial.device)
