@@ -49,6 +49,8 @@ class Contestant:
     traffic: int | None = None
     """Bytes that must be read and written at the very least: inputs, parameters and outputs."""
     note: str = ""
+    compared: int | None = None
+    """How many of the first outputs must agree; None for all."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,9 @@ def _look_at(
     first, outputs = memory_of(contestant.call, trial.device)  # what is made once, is made now
     del outputs
     memory, outputs = memory_of(contestant.call, trial.device)
-    error = None if expected is None else relative_error(outputs, expected)
+    error = (
+        None if expected is None else relative_error(outputs[: contestant.compared], expected[: contestant.compared])
+    )
     if error is not None and not error <= TOLERANCE[trial.precision]:
         raise RuntimeError(
             f"{contestant.name} gives other outputs than {contestant.like} at {_text(contestant.size)}: "

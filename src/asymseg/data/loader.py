@@ -1,8 +1,6 @@
 """Pairs to batches. What a batch holds depends on the seed and its number alone, not on workers, restarts or time."""
 
-import ctypes
 import os
-import sys
 import time
 import weakref
 from collections import deque
@@ -26,6 +24,7 @@ from asymseg.data.dataset import read_pair as read_pair
 from asymseg.data.files import read_image
 from asymseg.data.transforms import augment
 from asymseg.errors import AsymsegError, ConfigError, DataError, TrainingError
+from asymseg.model.memory import keep_freed_memory
 
 _ORDER, _AUGMENT = 0, 1
 _AHEAD = 2
@@ -169,12 +168,8 @@ def prefetched(
 
 
 def keep_memory(_worker: int) -> None:
-    """Make a worker keep the memory it frees, where the C library can: fresh pages cost more than the arithmetic."""
-    if sys.platform != "linux" or not hasattr(library := ctypes.CDLL(None), "mallopt"):
-        return
-    trim_threshold, mmap_threshold = -1, -3  # names of glibc's malloc.h
-    library.mallopt(trim_threshold, 2**30)
-    library.mallopt(mmap_threshold, 2**25)  # the most that it takes
+    """Make a worker keep the memory it frees: fresh pages cost more than the arithmetic."""
+    keep_freed_memory()
 
 
 class _Recycled:

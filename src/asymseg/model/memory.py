@@ -15,6 +15,11 @@ _MOST_ON_HEAP = 32 * 2**20
 _USUAL_MAPPINGS = 65_536
 
 
+def keep_freed_memory() -> None:
+    """Make this process keep blocks of up to 32 MB that it frees, where its C library is glibc."""
+    _glibc()
+
+
 @contextmanager
 def reused_memory(device: torch.device) -> Iterator[None]:
     """While this lasts, CPU memory that was freed is used again instead of going back to the system.

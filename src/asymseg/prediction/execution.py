@@ -37,8 +37,8 @@ def choose_device(device: Device) -> torch.device:
 def prepare(network: nn.Module, device: torch.device, *, folding: bool) -> nn.Module:
     """The network as it is run on a device: folded where it can be, its channels side by side in memory."""
     if folding and type(network) is ANNNet:  # a subclass may compute something else
-        network = fold(network)
-    return network.to(device).eval().to(memory_format=torch.channels_last)
+        network = fold(network).to(memory_format=torch.channels_last)
+    return network.to(device).eval()
 
 
 class Coarse:

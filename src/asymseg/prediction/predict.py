@@ -174,6 +174,7 @@ def load(
     is downloaded once and kept. The other arguments are those of `Predictor`. Raises CheckpointError.
     """
     network, info = open_model(source)
+    network = network.to(memory_format=torch.channels_last)
     return Predictor(network, info, device, precision=precision, compile=compile, fold=fold)
 
 

@@ -16,11 +16,13 @@ from asymseg.atomic import atomic_file, surviving_folder
 from asymseg.config import Config
 from asymseg.data.dataset import DataSet
 from asymseg.data.loader import Batch, TimedBatches, training_loader
+from asymseg.data.measure import waiting_advice
 from asymseg.errors import TrainingError
 from asymseg.evaluation.evaluate import Evaluation, evaluate, measure
 from asymseg.evaluation.metrics import scores
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.memory import reused_memory
 from asymseg.prediction.predict import Predictor
 from asymseg.training import plan
 from asymseg.training.log import RunLog, read_log
@@ -104,7 +106,8 @@ def train(
         ),
         settings.batch_size,
     )
-    with RunLog(out, settings.steps, progress.step, console, first) as log:
+    advised = False
+    with RunLog(out, settings.steps, progress.step, console, first) as log, reused_memory(accelerator.device):
         for step in range(progress.step, settings.steps):
             rate = learning_rate(step, settings)
             set_learning_rate(run.optimizer, rate)
@@ -120,6 +123,8 @@ def train(
             if logging:
                 log.train(progress.step, float(np.mean(progress.losses)), rate, *batches.speed())
                 progress.losses.clear()
+                if first and not advised:
+                    advised = _advise(batches, dataset, config, info, console)
                 batches.restart()
             if validating or saving:
                 _finite_weights_or_stop(run, out)
@@ -152,6 +157,16 @@ def train(
             markup=False,
         )
     return best
+
+
+def _advise(batches: TimedBatches, dataset: DataSet, config: Config, info: ModelInfo, console: Console) -> bool:
+    """Say what would help where much of the time goes on waiting for images; whether it was said."""
+    _, share = batches.speed()
+    pairs, channels = dataset.splits["train"], config.model.in_channels
+    advice = waiting_advice(share, pairs, dataset.classes, config.data, channels, info.mean, info.std)
+    if advice is not None:
+        console.print(f"[yellow]slow:[/yellow] {advice}", highlight=False)
+    return advice is not None
 
 
 def _optimizer_step(
