@@ -14,6 +14,7 @@ from asymseg.classes import Classes
 from asymseg.cli import main
 from asymseg.config import Config, read_config
 from asymseg.data.files import read_mask
+from asymseg.prediction import execution
 
 Run = Callable[..., tuple[int, str]]
 
@@ -75,6 +76,40 @@ def test_a_first_run_in_three_commands(trained: Path, run: Run, tmp_path: Path) 
     assert mask.shape == (96, 192)
     assert int(mask.max()) < len(classes)
     assert (tmp_path / "0000_overlay.jpg").is_file()
+
+
+def test_the_folded_network_gives_the_same_masks(trained: Path, run: Run, tmp_path: Path) -> None:
+    images = trained / "scenes" / "images" / "test"
+    shares = {}
+    for name, flags in (("folded", ()), ("plain", ("--no-fold",))):
+        code, output = run("predict", trained / "run", images, "-o", tmp_path / name, "--probabilities", *flags)
+        assert code == 0, output
+        shares[name] = np.load(tmp_path / name / "0000_probabilities.npz")["probabilities"]
+    for mask in ("0000.png", "0001.png"):
+        assert (tmp_path / "folded" / mask).read_bytes() == (tmp_path / "plain" / mask).read_bytes()
+    np.testing.assert_allclose(shares["folded"].astype(np.float32), shares["plain"].astype(np.float32), atol=2e-3)
+
+
+def test_folding_and_precision_when_measuring(
+    trained: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked for reaches the network, and no score moves."""
+    made = []
+    prepare = execution.prepare
+    monkeypatch.setattr(
+        "asymseg.prediction.predict.prepare",
+        lambda *args, **settings: made.append(prepare(*args, **settings)) or made[-1],
+    )
+    scores = []
+    for name, flags in (("folded", ()), ("plain", ("--no-fold",)), ("half", ("--precision", "bf16"))):
+        code, output = run(
+            "evaluate", trained / "run", trained / "scenes", "--split", "test", "--out", tmp_path / name, *flags
+        )
+        assert code == 0, output
+        scores.append(json.loads((tmp_path / name / "metrics.json").read_text())["miou"])
+    assert [type(network).__name__ for network in made] == ["FoldedANNNet", "ANNNet", "FoldedANNNet"]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+    assert scores[0] == pytest.approx(scores[2], abs=0.05)
 
 
 def test_evaluate_writes_what_it_measured(trained: Path, run: Run, tmp_path: Path) -> None:
@@ -245,6 +280,8 @@ def test_another_data_set_made_on_the_spot(run: Run, tmp_path: Path) -> None:
         (("train", "x", "--config", "absent.yaml"), ("absent.yaml", "no such file", "sample")),
         (("evaluate", "/nowhere", "/nowhere"), ("/nowhere", "not a model folder")),
         (("predict", "/nowhere", "x.png", "-o", "out"), ("/nowhere", "not a model folder")),
+        (("predict", "m", "x.png", "-o", "out", "--precision", "fp8"), ("--precision", "fp8", "bf16")),
+        (("evaluate", "m", "d", "--precision", "half"), ("--precision", "half", "bf16")),
         (("trian",), ("trian", "train")),
     ],
 )

@@ -124,3 +124,76 @@ def test_autocast_trains(kind, merge):
     assert (out.float() - expected).abs().max() < 0.05 * expected.abs().max()
     out.float().square().sum().backward()
     assert all(parameter.grad.isfinite().all() for parameter in block.parameters())
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["f64", "f32"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels_last"])
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_predicting_agrees_with_the_equations(kind, merge, layout, dtype, tolerance, training):
+    """Without gradients other ways are taken, some of which write over maps: never over those that came in."""
+    torch.manual_seed(6)
+    for context in (torch.no_grad, torch.inference_mode):
+        for batch, high, low in SIZES:
+            block = make(kind, merge, dtype).train(training)
+            inputs = [x.detach().contiguous(memory_format=layout) for x in maps(kind, batch, high, low, dtype)]
+            copies = [x.clone() for x in inputs]
+            expected, expected_weights = PLAIN[kind](block, *copies)
+            with context():
+                out, weights = block(*inputs, return_attention=True)
+            scale = expected.abs().max()
+            assert (out - expected).abs().max() <= tolerance * scale, (high, low)
+            assert (weights - expected_weights).abs().max() <= tolerance
+            assert all(torch.equal(x, copy) for x, copy in zip(inputs, copies, strict=True))
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_predicting_what_is_no_map_of_its_own(kind):
+    """Windows of larger maps, as a user may cut them."""
+    torch.manual_seed(7)
+    block = make(kind, "concat", torch.float64).eval()
+    for cut in (lambda x: x[:, :, 1:, ::2], lambda x: x.transpose(2, 3), lambda x: x[:1].expand(3, -1, -1, -1)):
+        inputs = [cut(x.detach()) for x in maps(kind, 2, (8, 9), (6, 12), torch.float64)]
+        expected, _ = PLAIN[kind](block, *inputs)
+        with torch.no_grad():
+            torch.testing.assert_close(block(*inputs), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_predicting_under_autocast(kind):
+    torch.manual_seed(8)
+    for merge in MERGES:
+        block = make(kind, merge, torch.float32).eval()
+        inputs = [x.detach() for x in maps(kind, 2, (8, 8), (9, 7), torch.float32)]
+        expected, _ = PLAIN[kind](block, *inputs)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            out = block(*inputs)
+        assert (out.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+@pytest.mark.parametrize("norm", [nn.GroupNorm(1, 7), nn.BatchNorm2d(7, affine=False), nn.Identity()], ids=str)
+@pytest.mark.parametrize("kind", [APNB, AFNB])
+def test_predicting_with_another_norm(kind, norm):
+    """A user may put another in the place of BatchNorm after merge; prediction gives what training mode computes."""
+    torch.manual_seed(9)
+    block = make(kind, "concat", torch.float64)
+    block.merge[1] = norm.double()
+    block.eval()
+    inputs = maps(kind, 2, (5, 4), (3, 3), torch.float64)
+    expected = block(*inputs).detach()
+    with torch.no_grad():
+        torch.testing.assert_close(block(*inputs), expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_a_result_is_not_changed_by_the_next_call(kind):
+    torch.manual_seed(10)
+    block = make(kind, "concat", torch.float32).eval()
+    first, second = ([x.detach() for x in maps(kind, 2, (5, 4), (3, 3), torch.float32)] for _ in range(2))
+    with torch.no_grad():
+        out = block(*first)
+        before = out.clone()
+        block(*second)
+        assert torch.equal(out, before)
+        assert torch.equal(block(*first), before)

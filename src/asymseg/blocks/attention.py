@@ -117,7 +117,7 @@ def join(
     # The sum goes into the convolution's own result: no second map, and the memory layout stays.
     out = out.flatten(2).baddbmm_(tokens, weights).reshape(out.shape)
     norm, *activation = follow
-    out = _normalise(cast(_BatchNorm, norm), out)
+    out = _normalise(norm, out)
     for layer in activation:
         out = layer(out)
     return out
@@ -141,9 +141,11 @@ def pointwise(
     return out if bias is None else out.add_(bias[:, None, None])
 
 
-def _normalise(norm: _BatchNorm, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """BatchNorm; in prediction it overwrites `x`, so that no second map is made."""
-    if norm.training or torch.is_grad_enabled() or norm.running_mean is None or norm.running_mean.dtype != x.dtype:
+def _normalise(norm: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """The norm of `x`; in prediction BatchNorm overwrites it, so that no second map is made."""
+    if not isinstance(norm, _BatchNorm) or norm.training or torch.is_grad_enabled() or norm.weight is None:
+        return norm(x)  # type: ignore[no-any-return]
+    if norm.running_mean is None or norm.running_mean.dtype != x.dtype:
         return norm(x)  # type: ignore[no-any-return]
     factor = torch.rsqrt(cast(Tensor, norm.running_var) + norm.eps) * norm.weight
     summand = norm.bias - norm.running_mean * factor

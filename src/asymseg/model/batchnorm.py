@@ -90,7 +90,8 @@ def _watch(network: nn.Module, run: Callable[[], object]) -> list[tuple[nn.Conv2
 
     def before_norm(module: nn.Module, args: tuple[Tensor, ...]) -> None:
         calls[module] = calls.get(module, 0) + 1
-        taken_by[id(args[0])] = module
+        if id(args[0]) in uses.watched:  # another tensor's id may come back once it is gone
+            taken_by[id(args[0])] = module
 
     handles = []
     for module in network.modules():

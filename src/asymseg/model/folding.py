@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import skip_init
 
 from asymseg.blocks import AFNB, APNB
 from asymseg.blocks.attention import attention_weights, on_tokens, pointwise
@@ -153,7 +154,7 @@ def fold(network: ANNNet | FoldedANNNet) -> FoldedANNNet:
     parameter = next(network.parameters())
     net = copy.deepcopy(network).cpu().eval().requires_grad_(False)  # not every device has float64
     side = 64 + -64 % int(getattr(net.backbone, "size_multiple", 1))
-    images = torch.zeros(1, net.settings["in_channels"], side, side, dtype=parameter.dtype)
+    images = torch.zeros(1, _in_channels(net), side, side, dtype=parameter.dtype)
     fold_batchnorm(net, lambda: net(images))
     fusion: nn.Module | None = net.fusion
     project: nn.Module = _without_norm(net.project)
@@ -171,6 +172,16 @@ def fold(network: ANNNet | FoldedANNNet) -> FoldedANNNet:
         if isinstance(module, WinogradConv2d):
             module.predicting = True
     return folded.eval().requires_grad_(False).to(parameter.device)
+
+
+def _in_channels(network: ANNNet) -> int:
+    """Channels of the images; the setting says nothing of a backbone that was passed in, but its first kernel does."""
+    if network.settings["backbone"] is not None:
+        return int(network.settings["in_channels"])
+    for module in network.backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return int(network.settings["in_channels"])
 
 
 def _is_affine(block: AFNB | APNB) -> bool:
@@ -246,7 +257,8 @@ def _bias(convolution: nn.Conv2d) -> Float[Tensor, " o"]:
 def _convolution(kernel: Float[Tensor, "o c k k"], bias: Float[Tensor, " o"] | None, like: nn.Conv2d) -> nn.Conv2d:
     """A convolution that keeps the size of its input, with the precision and on the device of `like`."""
     out_channels, in_channels, size, _ = kernel.shape
-    convolution = nn.Conv2d(
+    convolution: nn.Conv2d = skip_init(  # which draws no random numbers
+        nn.Conv2d,
         in_channels,
         out_channels,
         size,

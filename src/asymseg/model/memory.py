@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -27,15 +28,31 @@ def reused_memory(device: torch.device) -> Iterator[None]:
     glibc takes each block of over 32 MB fresh from the system and gives it back when it is freed; the next forward
     pass then pays a page fault for every 4 KiB of every map. Without glibc, or on another device, nothing changes.
     """
-    libc = _glibc() if device.type == "cpu" else None
-    if libc is None or torch.compiler.is_compiling():
+    libc = None if device.type != "cpu" or torch.compiler.is_compiling() else _glibc()
+    if libc is None:
         yield
         return
-    libc.mallopt(_MMAP_MAX, 0)
+    with _nesting.lock:
+        _nesting.depth += 1
+        libc.mallopt(_MMAP_MAX, 0)
     try:
         yield
     finally:
-        libc.mallopt(_MMAP_MAX, _USUAL_MAPPINGS)
+        with _nesting.lock:
+            _nesting.depth -= 1
+            if _nesting.depth == 0:
+                libc.mallopt(_MMAP_MAX, _USUAL_MAPPINGS)
+
+
+class _Nesting:
+    """How many `reused_memory` last, in all threads: the setting is the process's."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.depth = 0
+
+
+_nesting = _Nesting()
 
 
 @cache
