@@ -257,7 +257,7 @@ def _bias(convolution: nn.Conv2d) -> Float[Tensor, " o"]:
 def _convolution(kernel: Float[Tensor, "o c k k"], bias: Float[Tensor, " o"] | None, like: nn.Conv2d) -> nn.Conv2d:
     """A convolution that keeps the size of its input, with the precision and on the device of `like`."""
     out_channels, in_channels, size, _ = kernel.shape
-    convolution: nn.Conv2d = skip_init(  # which draws no random numbers
+    convolution: nn.Conv2d = skip_init(  # type: ignore[no-untyped-call]  # unlike nn.Conv2d, draws no random numbers
         nn.Conv2d,
         in_channels,
         out_channels,
