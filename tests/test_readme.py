@@ -29,7 +29,7 @@ def test_commands_and_python_run_in_order(tmp_path: Path, monkeypatch: pytest.Mo
     assert len(list((tmp_path / "predictions").glob("*.png"))) == 2
 
     snippets = blocks("python")
-    assert len(snippets) == 4
+    assert len(snippets) == 5
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
     assert (tmp_path / "overlay.png").is_file()

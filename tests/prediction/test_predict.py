@@ -1,7 +1,6 @@
 """The predictor: with a network that reads the class off the colour, every pixel must come back where it was."""
 
 import io
-import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -9,15 +8,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.files import read_mask
 from asymseg.errors import CheckpointError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
-from asymseg.model.folding import FoldedANNNet
-from asymseg.prediction import upsampling
 from asymseg.prediction.overlay import as_picture, colour_mask, draw_overlay
 from asymseg.prediction.predict import Predictor, choose_device, load, to_tensor
 
@@ -287,140 +283,3 @@ def test_a_hub_id_that_cannot_be_fetched_is_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # the tests keep the hub offline
     with pytest.raises(CheckpointError, match="someone/roads: neither a folder here nor a model"):
         load("someone/roads")
-
-
-def living(seed: int = 0, **settings) -> ANNNet:
-    """A small network whose BatchNorms and contexts matter."""
-    torch.manual_seed(seed)
-    narrow = {"stages": (1, 2), "key_channels": 4, "value_channels": 4, "context_channels": 8, "aux_channels": 0}
-    network = ANNNet(3, "resnet10t", **narrow | settings)
-    nn.init.normal_(network.fusion.output.weight)
-    nn.init.normal_(network.context.output.weight)
-    network(torch.rand(4, 3, 32, 32))
-    return network.eval()
-
-
-def plainly(network: nn.Module, image: np.ndarray, info: ModelInfo) -> torch.Tensor:
-    """Probabilities with every map at full size: each view's logits, brought to the image's size, turned back."""
-    pixels = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
-    pixels = (pixels - torch.tensor(info.mean)[:, None, None]) / torch.tensor(info.std)[:, None, None]
-    size, shares = pixels.shape[2:], []
-    for scale in info.scales:
-        seen = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-        x = pixels if seen == size else nn.functional.interpolate(pixels, seen, mode="bilinear", antialias=True)
-        for mirrored in (False, True) if info.flip else (False,):
-            with torch.no_grad():
-                logits = network(x.flip(3) if mirrored else x)
-            logits = logits.flip(3) if mirrored else logits
-            if seen != size:
-                align = network.align_corners
-                logits = nn.functional.interpolate(logits, size, mode="bilinear", align_corners=align)
-            shares.append(logits[0].softmax(dim=0))
-    return torch.stack(shares).mean(dim=0)
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(
-    "settings", [{}, {"flip": True}, {"scales": (0.5, 1.0, 1.5), "flip": True}, {"scales": (0.4,)}]
-)
-@pytest.mark.parametrize("fold", [True, False])
-def test_views_as_full_size_maps(settings, fold, align_corners):
-    network, info = living(align_corners=align_corners), replace(INFO, mean=(0.4,) * 3, std=(0.3,) * 3, **settings)
-    predictor = Predictor(living(align_corners=align_corners), info, "cpu", fold=fold)
-    for height, width in [(1, 1), (37, 50)]:
-        image = np.random.default_rng(4).integers(0, 256, (height, width, 3), dtype=np.uint8)
-        expected, result = plainly(network, image, info), predictor(image)
-        np.testing.assert_allclose(result.probabilities, expected.numpy(), atol=1e-5)
-        first, second = expected.topk(2, dim=0).values
-        sure = (first - second > 1e-4).numpy()
-        np.testing.assert_array_equal(result.mask[sure], expected.argmax(dim=0).numpy()[sure])
-
-
-class Largest(TorchDispatchMode):
-    """The most numbers that any tensor had."""
-
-    numbers = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        if isinstance(out, torch.Tensor):
-            self.numbers = max(self.numbers, out.numel())
-        return out
-
-
-class Coarse(nn.Module):
-    """150 classes at stride 8."""
-
-    def forward(self, images):
-        maps = nn.functional.avg_pool2d(images, 8, ceil_mode=True)
-        return maps.mean(dim=1, keepdim=True) * torch.linspace(-1, 1, 150)[:, None, None]
-
-
-@pytest.mark.parametrize("settings", [{}, {"flip": True}, {"scales": (1.0, 0.5)}, {"scales": (0.5, 2.0)}])
-def test_a_mask_needs_no_full_map_of_logits(settings):
-    names = tuple(map(str, range(150)))
-    palette = tuple((number, number, number) for number in range(150))
-    info = replace(INFO, classes=Classes(names, palette), **settings)
-    predictor = Predictor(Coarse(), info, "cpu")
-    image = torch.rand(3, 400, 500)
-    with Largest() as largest:
-        mask = predictor.class_map(image)
-    assert mask.shape == (400, 500)
-    assert largest.numbers < 3 * upsampling.NUMBERS_AT_ONCE  # the full map has 30 million
-    with Largest() as largest:
-        predictor.probabilities(image)
-    assert largest.numbers == 150 * 400 * 500  # that is what is asked for
-
-
-def test_folding_is_the_default_and_can_be_declined(tmp_path):
-    network = living()
-    save_model(tmp_path / "model", network, INFO)
-    assert isinstance(Predictor(network, INFO, "cpu").network, FoldedANNNet)
-    assert Predictor(network, INFO, "cpu", fold=False).network is network
-    assert isinstance(load(tmp_path / "model", "cpu").network, FoldedANNNet)
-    plain = load(tmp_path / "model", "cpu", fold=False)
-    assert type(plain.network) is ANNNet
-    image = smooth_image()
-    given = load(tmp_path / "model", "cpu")(image).probabilities
-    np.testing.assert_allclose(given, plain(image).probabilities, atol=1e-5)
-
-
-def test_the_count_of_parameters_is_the_trained_networks():
-    network = living()
-    for fold in (True, False):
-        predictor = Predictor(network, INFO, "cpu", fold=fold)
-        assert predictor.parameters == sum(parameter.numel() for parameter in network.parameters())
-
-
-def test_half_precision_is_close():
-    network, image = living(), smooth_image()
-    expected = Predictor(network, INFO, "cpu")(image).probabilities
-    given = Predictor(network, INFO, "cpu", precision="bf16")(image).probabilities
-    assert given.dtype == np.float32
-    assert 0 < np.abs(given - expected).max() < 0.05
-
-
-@pytest.mark.usefixtures("no_shape_checks")
-def test_an_unknown_precision_is_one_line(tmp_path):
-    save_model(tmp_path / "model", living(), INFO)
-    with pytest.raises(ConfigError, match=r"^precision = 'fp8' is not one of auto, fp32, bf16, fp16$"):
-        load(tmp_path / "model", "cpu", precision="fp8")
-
-
-def test_probabilities_are_those_of_the_moment_of_the_call():
-    """They are made later, but what happens to the image or the predictor in between has no say in it."""
-    predictor = Predictor(living(), INFO, "cpu")
-    image = torch.from_numpy(smooth_image()).permute(2, 0, 1).contiguous()
-    expected = predictor(image).probabilities
-    result = predictor(image)
-    image.zero_()
-    predictor.info = replace(INFO, flip=True, scales=(0.5,))
-    np.testing.assert_array_equal(result.probabilities, expected)
-    assert result.probabilities is result.probabilities
-
-
-def test_a_result_can_be_sent_to_another_process():
-    result = Predictor(living(), INFO, "cpu")(smooth_image())
-    again = pickle.loads(pickle.dumps(result))
-    np.testing.assert_array_equal(again.mask, result.mask)
-    np.testing.assert_array_equal(again.probabilities, result.probabilities)

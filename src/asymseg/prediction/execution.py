@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Literal, get_args
 
 import torch
@@ -16,6 +16,8 @@ from asymseg.model.memory import reused_memory
 
 Device = Literal["auto", "cpu", "cuda", "mps"] | str
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+_WHOLE = (ANNNet.forward, FoldedANNNet.forward)
 
 _HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -71,11 +73,12 @@ class Coarse:
 
     def _plain(self, images: Tensor) -> Tensor:
         network = self.network
-        if isinstance(network, ANNNet | FoldedANNNet):
+        # A subclass whose forward does more is asked as a whole.
+        if isinstance(network, ANNNet | FoldedANNNet) and type(network).forward in _WHOLE:
             return network.head(*network.backbone(images))
         logits: Tensor = network(images)
         return logits
 
 
 def _autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    return torch.autocast(device.type, _HALF[precision]) if precision in _HALF else nullcontext()
+    return torch.autocast(device.type, _HALF.get(precision), enabled=precision in _HALF)

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -101,9 +101,10 @@ class Predictor:
         image = to_tensor(source, len(self.info.mean))
         views = self._views(image)
         mask = self._class_map(views, image)
-        return Result(
-            mask.cpu().numpy(), self.info.classes, image, lambda: self._probabilities(views, image).cpu().numpy()
-        )
+        return Result(mask.cpu().numpy(), self.info.classes, image, partial(self._as_array, views, image))
+
+    def _as_array(self, views: list[View], image: Tensor) -> Float[np.ndarray, "n h w"]:
+        return self._probabilities(views, image).cpu().numpy()
 
     def class_map(self, image: Tensor) -> UInt8[Tensor, "h w"]:
         """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less."""
