@@ -118,7 +118,7 @@ def test_a_wrong_import_is_caught(path, source):
         ("blocks/apnb.py", "from .attention import attend\nfrom ..errors import ConfigError"),
         ("training/train.py", "from asymseg.evaluation import metrics\nfrom asymseg import __version__\nimport numpy"),
         ("serving/serve.py", "from asymseg.prediction.predict import load"),
-        ("cli.py", "def main():\n    from asymseg.training.train import train"),
+        ("cli/__init__.py", "def main():\n    from asymseg.training.train import train"),
     ],
 )
 def test_a_right_import_is_not(path, source):

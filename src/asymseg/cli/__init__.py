@@ -1,0 +1,46 @@
+"""The command line: each command parses and calls one function. Nothing heavy is imported before a command runs."""
+
+from importlib.metadata import version
+
+import cyclopts
+import pydantic
+from cyclopts import Parameter
+
+from asymseg.cli.benchmark import benchmark
+from asymseg.cli.evaluate import evaluate
+from asymseg.cli.importing import import_
+from asymseg.cli.models import models
+from asymseg.cli.predict import predict
+from asymseg.cli.sample import sample
+from asymseg.cli.terminal import fail
+from asymseg.cli.train import train
+from asymseg.config import explain
+from asymseg.errors import AsymsegError
+
+app = cyclopts.App(
+    name="asymseg",
+    help="Semantic segmentation with asymmetric non-local attention: train, measure, predict.",
+    version=lambda: version("asymseg"),
+    default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=(), consume_multiple=True),
+    help_format="plaintext",
+    result_action="return_value",
+)
+for command in (sample, train, evaluate, predict, models):
+    app.command(command)
+app.command(import_, name="import")
+app.command(benchmark)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command. A user's mistake prints one line and exits with 2; a bug keeps its traceback and exits with 1."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except AsymsegError as error:
+        fail(str(error))
+    except cyclopts.CycloptsError as error:
+        cause = error.__cause__
+        fail(explain(cause) if isinstance(cause, pydantic.ValidationError) else str(error))
+    except pydantic.ValidationError as error:
+        fail(explain(error))
+    except KeyboardInterrupt:
+        fail("stopped; a training run goes on from its last checkpoint by --resume", code=130)

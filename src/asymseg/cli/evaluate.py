@@ -1,0 +1,86 @@
+"""Measure a model."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from asymseg.cli.terminal import make_console, progress_bar, say_compile_time
+
+
+def evaluate(
+    model: str,
+    data: Path | None = None,
+    *,
+    images: Path | None = None,
+    masks: Path | None = None,
+    split: str = "val",
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    flip: bool | None = None,
+    out: Path | None = None,
+    gallery: bool = True,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
+    compile: Annotated[bool, Parameter(negative=())] = False,
+    fold: bool = True,
+    workers: int = 2,
+) -> None:
+    """Measure a model on labelled images at their own size; writes metrics.json and report.html.
+
+    Parameters
+    ----------
+    model
+        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
+    data
+        A data folder of the model's classes.
+    images
+        Folder of images, in place of DATA.
+    masks
+        Folder of masks for --images.
+    split
+        Which part: train, val or test.
+    scales
+        Sizes at which the network sees an image, probabilities averaged; by default as the model was validated.
+    flip
+        Whether it also sees each image mirrored; by default as the model was validated.
+    out
+        Folder for the results; by default MODEL/evaluation-SPLIT, or evaluation-NAME-SPLIT where MODEL is no folder.
+    gallery
+        Whether the report shows images; without, it can be passed on where the data may not.
+    device
+        auto, cpu, cuda or mps.
+    precision
+        Arithmetic of the network; auto is fp32. bf16 and fp16 are faster on many GPUs, and change some pixels.
+    compile
+        Compile the network, anew for each size of image; for many images of one size on a GPU.
+    fold
+        Use the network's evaluation form, which has the same logits; --no-fold keeps the plain one.
+    workers
+        Threads that decode images ahead.
+    """
+    from asymseg.evaluation.evaluate import evaluate as run
+    from asymseg.prediction.predict import load
+
+    console = make_console()
+    folder = Path(model)
+    out = out or (folder / f"evaluation-{split}" if folder.is_dir() else Path(f"evaluation-{folder.stem}-{split}"))
+    predictor = load(model, device, precision=precision, compile=compile, fold=fold)
+    with progress_bar(console, "evaluate") as advance:
+        result = run(
+            predictor,
+            data,
+            split,
+            images=images,
+            masks=masks,
+            scales=scales,
+            flip=flip,
+            out=out,
+            gallery=gallery,
+            workers=workers,
+            progress=advance,
+        )
+    say_compile_time(predictor.coarse.compile_seconds, console)
+    console.print(
+        f"{split}: mIoU {result.scores.miou:.4f}, pixel accuracy {result.scores.pixel_accuracy:.4f} over "
+        f"{len(result.images)} images; see {out / 'report.html'}"
+    )

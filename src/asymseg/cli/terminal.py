@@ -1,0 +1,66 @@
+"""What the commands share: where they write, the progress bar, and how they end."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+USER_ERROR = 2
+PARTLY_FAILED = 3
+
+
+def fail(message: str, code: int = USER_ERROR) -> NoReturn:
+    """Print a user's mistake as one line and end."""
+    sys.stderr.write(f"asymseg: {' '.join(message.split())}\n")
+    sys.exit(code)
+
+
+def make_console() -> "Console":
+    """Messages and progress go to standard error, results to standard output."""
+    from rich.console import Console
+
+    return Console(stderr=True, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(console: "Console", title: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar with speed and remaining time; gives a function of (images done, images in all)."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, speed="")
+        started = time.monotonic()
+
+        def advance(done: int, total: int) -> None:
+            speed = done / max(time.monotonic() - started, 1e-9)
+            bar.update(task, completed=done, total=total, speed=f"{speed:.1f} images/s")
+
+        yield advance
+
+
+def say_compile_time(seconds: dict[tuple[int, ...], float], console: "Console") -> None:
+    """Tell how much of the time went on compiling."""
+    if seconds:
+        console.print(
+            f"of that, {sum(seconds.values()):.0f} s compiled the network for {len(seconds)} size(s) of image"
+        )
