@@ -191,6 +191,15 @@ def test_class_map_is_the_mask(settings):
     np.testing.assert_array_equal(predictor.class_map(to_tensor(image, 3)).numpy(), predictor(image).mask)
 
 
+@pytest.mark.parametrize("settings", [{}, {"flip": True, "scales": (0.5, 1.0)}])
+def test_confidence_is_the_probability_of_the_class(settings):
+    predictor = Predictor(Reading(), replace(INFO, **settings), "cpu")
+    image = torch.rand(3, 13, 19, generator=torch.Generator().manual_seed(2))
+    mask, confidence = predictor.class_map_and_confidence(image)
+    assert torch.equal(mask, predictor.class_map(image))
+    torch.testing.assert_close(confidence, predictor.probabilities(image).amax(0))
+
+
 def test_a_scale_never_makes_an_image_vanish(predictor):
     predictor.info = replace(INFO, scales=(0.1,))
     assert predictor(picture_of(random_mask(1, 3))).mask.shape == (1, 3)

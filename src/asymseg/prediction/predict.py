@@ -110,6 +110,11 @@ class Predictor:
         """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less."""
         return self._class_map(self._views(image), image)
 
+    def class_map_and_confidence(self, image: Tensor) -> tuple[UInt8[Tensor, "h w"], Float[Tensor, "h w"]]:
+        """What `class_map` gives, and the probability of each pixel's class; the other classes' are never kept."""
+        confidence = torch.empty(image.shape[1], image.shape[2], device=self.device)
+        return self._class_map(self._views(image), image, confidence), confidence
+
     def probabilities(self, image: Tensor) -> Float[Tensor, "n h w"]:
         """Class probabilities at the image's own size, averaged over the model's scales and flips."""
         return self._probabilities(self._views(image), image)
@@ -133,12 +138,19 @@ class Predictor:
         return views
 
     @torch.inference_mode()
-    def _class_map(self, views: list[View], image: Tensor) -> UInt8[Tensor, "h w"]:
+    def _class_map(
+        self, views: list[View], image: Tensor, confidence: Float[Tensor, "h w"] | None = None
+    ) -> UInt8[Tensor, "h w"]:
+        """Class ids; `confidence`, if given, receives the probability of each."""
         size = (image.shape[1], image.shape[2])
         mask = torch.empty(size, dtype=torch.uint8, device=self.device)
         for rows in bands(views[0], size):
             scores = self._logits(views[0], size, rows) if len(views) == 1 else self._shares(views, size, rows)
             mask[rows] = scores.argmax(dim=0)
+            if confidence is not None:
+                best = scores.amax(dim=0)
+                # of logits, the softmax of the largest
+                confidence[rows] = best if len(views) > 1 else (scores - best).exp_().sum(dim=0).reciprocal_()
         return mask
 
     @torch.inference_mode()
