@@ -126,7 +126,7 @@ ODD = (None, True, False, 0, -1, 3, 70000, 1.5, float("nan"), float("inf"), "", 
 NESTED = tuple(box for odd in ODD for box in ([odd], [odd] * 3, [[odd] * 3], {"7": odd}, {str(odd): 0}, {"7": [odd]}))
 
 
-@pytest.mark.parametrize("key", ["classes", "palette", "ignore", "ignore_index", "ignore_color", "values"])
+@pytest.mark.parametrize("key", ["classes", "palette", "ignore", "ignore_index", "ignore_color", "values", "categories"])
 def test_whatever_stands_in_the_file_it_is_read_or_refused_in_one_line(tmp_path, key):
     messages = []
     for odd in (*ODD, *NESTED, [], {}, [[]], {"": {}}):
@@ -141,6 +141,15 @@ def test_whatever_stands_in_the_file_it_is_read_or_refused_in_one_line(tmp_path,
     for message in messages:
         assert message.startswith(f"{tmp_path / 'classes.json'}: ")
         assert len(message.encode().splitlines()) == 1  # encode() refuses what a terminal could not show
+
+
+def test_categories_are_read_and_written(tmp_path):
+    classes = read(tmp_path, {"classes": ["sky", "car", "bus"], "categories": ["sky", "vehicle", "vehicle"]})
+    assert classes.categories == ("sky", "vehicle", "vehicle")
+    assert Classes.from_dict(classes.to_dict(), "here") == classes
+    assert "categories" not in Classes(("sky",)).to_dict()
+    with pytest.raises(DataError, match="3 classes but 1 categories; name one for each class"):
+        Classes(("sky", "car", "bus"), categories=("sky",))
 
 
 def test_a_missing_file_is_named(tmp_path):

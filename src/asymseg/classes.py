@@ -38,7 +38,8 @@ class Classes:
 
     `palette` has one colour per class, RGB in 0..255. `ignore` is the raw id on disk that counts nowhere. `values` maps
     a raw id on disk to a class, or to `IGNORE`; without it a raw id is the class itself. `ignore_colour` is what
-    ignored pixels have in RGB masks, where there is such a colour.
+    ignored pixels have in RGB masks, where there is such a colour. `categories`, if given, says for each class which
+    coarser group it belongs to, by name.
     """
 
     names: tuple[str, ...]
@@ -48,6 +49,7 @@ class Classes:
     ignore_colour: Colour | None = None
     declared_palette: bool = field(default=True, compare=False)
     """False where the colours were made up: then they say nothing about RGB masks."""
+    categories: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_CLASSES:
@@ -60,6 +62,8 @@ class Classes:
             object.__setattr__(self, "declared_palette", False)
         if len(self.palette) != len(self.names):
             raise DataError(f"{len(self.names)} classes but {len(self.palette)} palette colours; list one per class")
+        if self.categories and len(self.categories) != len(self.names):
+            raise DataError(f"{len(self.names)} classes but {len(self.categories)} categories; name one for each class")
         if self.ignore < len(self.names) and self.values is None:
             raise DataError(
                 f"the ignored id {self.ignore} is also the class {self.names[self.ignore]!r}; "
@@ -90,6 +94,8 @@ class Classes:
             content["ignore_color"] = list(self.ignore_colour)
         if self.values is not None:
             content["values"] = {str(raw): number for raw, number in self.values.items()}
+        if self.categories:
+            content["categories"] = list(self.categories)
         return content
 
     @classmethod
@@ -110,6 +116,9 @@ class Classes:
         if ignore_colour is not None and not _is_colour(ignore_colour):
             raise DataError(f'{where}: "ignore_color" must be three numbers from 0 to 255')
         values = content.get("values")
+        categories = [] if content.get("categories") is None else content["categories"]
+        if not isinstance(categories, list) or not all(_is_name(category) for category in categories):
+            raise DataError(f'{where}: "categories" must be a list with the name of each class\'s group')
         try:
             return cls(
                 names=tuple(names),
@@ -117,6 +126,7 @@ class Classes:
                 ignore=ignore,
                 values=None if values is None else _read_values(values, names),
                 ignore_colour=None if ignore_colour is None else (ignore_colour[0], ignore_colour[1], ignore_colour[2]),
+                categories=tuple(categories),
             )
         except DataError as error:
             raise DataError(f"{where}: {error}") from None
