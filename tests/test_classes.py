@@ -126,7 +126,9 @@ ODD = (None, True, False, 0, -1, 3, 70000, 1.5, float("nan"), float("inf"), "", 
 NESTED = tuple(box for odd in ODD for box in ([odd], [odd] * 3, [[odd] * 3], {"7": odd}, {str(odd): 0}, {"7": [odd]}))
 
 
-@pytest.mark.parametrize("key", ["classes", "palette", "ignore", "ignore_index", "ignore_color", "values", "categories"])
+@pytest.mark.parametrize(
+    "key", ["classes", "palette", "ignore", "ignore_index", "ignore_color", "values", "categories"]
+)
 def test_whatever_stands_in_the_file_it_is_read_or_refused_in_one_line(tmp_path, key):
     messages = []
     for odd in (*ODD, *NESTED, [], {}, [[]], {"": {}}):
@@ -137,7 +139,7 @@ def test_whatever_stands_in_the_file_it_is_read_or_refused_in_one_line(tmp_path,
             continue
         assert Classes.from_dict(classes.to_dict(), "here") == classes, odd
         assert classes.lookup(256).shape == (256,)
-    assert len(messages) > 80
+    assert len(messages) > 70
     for message in messages:
         assert message.startswith(f"{tmp_path / 'classes.json'}: ")
         assert len(message.encode().splitlines()) == 1  # encode() refuses what a terminal could not show
