@@ -56,7 +56,7 @@ def open_dataset(
     _need_folder(masks, _LAYOUT)
     splits, notes = _find_splits(images, masks)
     if "train" in splits and "val" not in splits:
-        splits, note = _hold_out(splits, holdout)
+        splits, note = hold_out(splits, holdout)
         notes.append(note)
     places = ([root] if root is not None else []) + [masks.parent, masks]
     declared = next((place / "classes.json" for place in places if (place / "classes.json").is_file()), None)
@@ -183,7 +183,7 @@ def _find_splits(images: Path, masks: Path) -> tuple[dict[str, tuple[Pair, ...]]
     return splits, notes
 
 
-def _hold_out(splits: dict[str, tuple[Pair, ...]], share: float) -> tuple[dict[str, tuple[Pair, ...]], str]:
+def hold_out(splits: dict[str, tuple[Pair, ...]], share: float) -> tuple[dict[str, tuple[Pair, ...]], str]:
     """Make a val split of the training images. The hash keeps the choice the same on every machine."""
     pairs = splits["train"]
     if len(pairs) == 1:
@@ -202,15 +202,20 @@ def _infer_classes(masks: set[Path]) -> tuple[Classes, str]:
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for ids in pool.map(_ids, sorted(masks)):
             found |= ids
+    return classes_from_ids(found, min(masks).parent)
+
+
+def classes_from_ids(found: set[int], masks: Path) -> tuple[Classes, str]:
+    """Classes for the ids that the masks in a folder hold, and a note that says so."""
     if found == {0, 255}:
         classes = Classes(("background", "foreground"), values={0: 0, 255: 1})
         return classes, 'no classes.json: the masks hold 0 and 255 alone, taken as "background" and "foreground"'
     raw_ids = sorted(found - {IGNORE})
     if not raw_ids:
-        raise DataError(f"{min(masks).parent}: every pixel of every mask is {IGNORE}, the ignored id; check the masks")
+        raise DataError(f"{masks}: every pixel of every mask is {IGNORE}, the ignored id; check the masks")
     if len(raw_ids) > MAX_CLASSES or raw_ids[-1] > 65535 or raw_ids[0] < 0:
         raise DataError(
-            f"{min(masks).parent}: {len(raw_ids)} different values from {raw_ids[0]} to {raw_ids[-1]} in the masks; "
+            f"{masks}: {len(raw_ids)} different values from {raw_ids[0]} to {raw_ids[-1]} in the masks; "
             f"ids are at most {MAX_CLASSES} whole numbers from 0 to 65535: say in classes.json which count"
         )
     contiguous = raw_ids == list(range(len(raw_ids)))

@@ -26,7 +26,7 @@ def pair_files(images: Path, masks: Path) -> tuple[Pair, ...]:
     lonely = [name for name in image_files if name not in mask_files]
     surplus = [name for name in mask_files if name not in image_files]
     if lonely:
-        cure = _naming_hint(list(image_files), mask_files) or "add them, or remove the images"
+        cure = naming_hint(list(image_files), mask_files) or "add them, or remove the images"
         raise DataError(
             f"{masks}: no mask for {len(lonely)} of {len(image_files)} images: {listed(lonely, _SHOWN)}; {cure}"
         )
@@ -64,7 +64,7 @@ def is_data(name: str) -> bool:
     return not name.startswith(".") and name.lower() not in _NOT_DATA and name != "classes.json"
 
 
-def _naming_hint(images: list[str], masks: dict[str, Path]) -> str:
+def naming_hint(images: list[str], masks: dict[str, Path]) -> str:
     """How all images would find a mask if the names ended alike, or nothing."""
     first = images[0]
     tried = set()
