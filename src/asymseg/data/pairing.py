@@ -38,25 +38,45 @@ def pair_files(images: Path, masks: Path) -> tuple[Pair, ...]:
     return tuple(Pair(name, path, mask_files[name]) for name, path in image_files.items())
 
 
-def _files(folder: Path) -> dict[str, Path]:
-    """Image files below a folder by their relative path without suffix, sorted."""
+@dataclass(frozen=True)
+class FolderFiles:
+    """What lies below a folder: image files by their relative path without suffix, and what is no such file."""
+
+    files: dict[str, Path]
+    clashes: tuple[tuple[Path, Path], ...]
+    """Two files of one name; the first is the one in `files`."""
+    strange: tuple[str, ...]
+    """Suffixes that no image has."""
+
+
+def search(folder: Path) -> FolderFiles:
+    """The image files below a folder, sorted."""
     found: dict[str, Path] = {}
+    clashes: list[tuple[Path, Path]] = []
     strange: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if is_data(name)]
-        for path in (Path(place, name) for name in names if is_data(name)):
+        for path in sorted(Path(place, name) for name in names if is_data(name)):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 strange.add(path.suffix.lower() or path.name)
                 continue
             name = path.relative_to(folder).with_suffix("").as_posix()
             if name in found:
-                one, other = sorted((found[name], path))
-                raise DataError(f"{one}: has the same name as {other}; keep one of them, or rename it")
-            found[name] = path
-    if not found:
-        seen = f"; found only {listed(sorted(strange), _SHOWN)}" if strange else ""
+                clashes.append((found[name], path))
+            else:
+                found[name] = path
+    return FolderFiles(dict(sorted(found.items())), tuple(clashes), tuple(sorted(strange)))
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """Image files below a folder by their relative path without suffix, sorted."""
+    found = search(folder)
+    for one, other in found.clashes:
+        raise DataError(f"{one}: has the same name as {other}; keep one of them, or rename it")
+    if not found.files:
+        seen = f"; found only {listed(list(found.strange), _SHOWN)}" if found.strange else ""
         raise DataError(f"{folder}: no images in this folder{seen}; use {', '.join(s[1:] for s in IMAGE_SUFFIXES)}")
-    return dict(sorted(found.items()))
+    return found.files
 
 
 def is_data(name: str) -> bool:
