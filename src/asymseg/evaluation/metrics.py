@@ -55,23 +55,23 @@ class Scores:
         if len(names) != len(self.iou):
             raise ValueError(f"{len(names)} names for the scores of {len(self.iou)} classes")
         return {
-            "miou": _json_number(self.miou),
-            "macro_iou": _json_number(self.miou),  # the same number, named as the counterpart of micro_iou
-            "micro_iou": _json_number(self.micro_iou),
-            "fwiou": _json_number(self.fwiou),
-            "pixel_accuracy": _json_number(self.pixel_accuracy),
-            "mean_accuracy": _json_number(self.mean_accuracy),
-            "mean_f1": _json_number(self.mean_f1),
+            "miou": json_number(self.miou),
+            "macro_iou": json_number(self.miou),  # the same number, named as the counterpart of micro_iou
+            "micro_iou": json_number(self.micro_iou),
+            "fwiou": json_number(self.fwiou),
+            "pixel_accuracy": json_number(self.pixel_accuracy),
+            "mean_accuracy": json_number(self.mean_accuracy),
+            "mean_f1": json_number(self.mean_f1),
             "classes_present": self.classes_present,
             "num_classes": len(self.iou),
             "absent": self.absent,
             "pixels": sum(self.support),
             "classes": {
                 name: {
-                    "iou": _json_number(self.iou[number]),
-                    "accuracy": _json_number(self.accuracy[number]),
-                    "precision": _json_number(self.precision[number]),
-                    "f1": _json_number(self.f1[number]),
+                    "iou": json_number(self.iou[number]),
+                    "accuracy": json_number(self.accuracy[number]),
+                    "precision": json_number(self.precision[number]),
+                    "f1": json_number(self.f1[number]),
                     "pixels": self.support[number],
                 }
                 for number, name in enumerate(names)
@@ -132,25 +132,37 @@ def scores(matrix: Int64[Tensor, "classes classes"], absent: Absent = "nan") -> 
     predicted = counts.sum(axis=0)
     union = labelled + predicted - correct
     value_of_absent = {"nan": math.nan, "zero": 0.0, "one": 1.0}[absent]
-    iou = _ratio(correct, union, value_of_absent)
-    f1 = _ratio(2 * correct, labelled + predicted, value_of_absent)
-    accuracy = _ratio(correct, labelled, math.nan)
+    iou = ratio(correct, union, value_of_absent)
+    f1 = ratio(2 * correct, labelled + predicted, value_of_absent)
+    accuracy = ratio(correct, labelled, math.nan)
     occurs = labelled > 0
     return Scores(
-        miou=_mean(iou),
+        miou=mean_known(iou),
         micro_iou=_fraction(correct.sum(), union.sum()),
         fwiou=_fraction((labelled[occurs] * iou[occurs]).sum(), labelled.sum()),
         pixel_accuracy=_fraction(correct.sum(), labelled.sum()),
-        mean_accuracy=_mean(accuracy),
-        mean_f1=_mean(f1),
+        mean_accuracy=mean_known(accuracy),
+        mean_f1=mean_known(f1),
         iou=tuple(iou.tolist()),
         accuracy=tuple(accuracy.tolist()),
-        precision=tuple(_ratio(correct, predicted, math.nan).tolist()),
+        precision=tuple(ratio(correct, predicted, math.nan).tolist()),
         f1=tuple(f1.tolist()),
         support=tuple(labelled.tolist()),
         classes_present=int((union > 0).sum()),
         absent=absent,
     )
+
+
+def category_scores(matrix: Int64[Tensor, "classes classes"], categories: Sequence[str]) -> dict[str, float]:
+    """IoU by category, where each class counts as the category it belongs to; confusions within one are no mistake.
+
+    The category IoU of Cityscapes. Categories stand in the order of their first class; nan for one that occurs nowhere.
+    """
+    names = list(dict.fromkeys(categories))
+    group = np.array([names.index(category) for category in categories])
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)
+    np.add.at(counts, (group[:, None], group[None, :]), matrix.cpu().numpy())
+    return dict(zip(names, scores(torch.from_numpy(counts)).iou, strict=True))
 
 
 def _outside(ids: Tensor, num_classes: int, counted: Tensor) -> str:
@@ -159,9 +171,9 @@ def _outside(ids: Tensor, num_classes: int, counted: Tensor) -> str:
     return str(int(ids[wrong].min())) if bool(wrong.any()) else ""
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
+def ratio(part: np.ndarray, whole: np.ndarray, otherwise: float) -> np.ndarray:
     """`part / whole`, and `otherwise` where `whole` is 0."""
-    result = np.full(len(whole), otherwise, dtype=np.float64)
+    result = np.full(whole.shape, otherwise, dtype=np.float64)
     np.divide(part, whole, out=result, where=whole > 0)
     return result
 
@@ -170,11 +182,12 @@ def _fraction(part: np.number, whole: np.number) -> float:
     return float(part / whole) if whole else math.nan
 
 
-def _mean(values: np.ndarray) -> float:
+def mean_known(values: np.ndarray) -> float:
     """The mean without nan; nan, and no warning, where nothing is left."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
 
 
-def _json_number(value: float) -> float | None:
+def json_number(value: float) -> float | None:
+    """The form for JSON, which has no nan."""
     return None if math.isnan(value) else value
