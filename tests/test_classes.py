@@ -157,3 +157,12 @@ def test_categories_are_read_and_written(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="classes.json: not readable as JSON"):
         Classes.from_file(tmp_path / "classes.json")
+
+
+def test_the_same_names_however_they_are_spelt():
+    classes = Classes(("traffic light", "bed", "Sky"), values={3: 0, 4: 1, 5: 2})
+    assert classes.same_names(Classes(("traffic_light", "bed ", "sky")))
+    assert classes.same_names(Classes(("Traffic-Light", "bed", "sky"), ((1, 1, 1), (2, 2, 2), (3, 3, 3))))
+    assert not classes.same_names(Classes(("bed", "traffic light", "sky")))
+    assert not classes.same_names(Classes(("traffic light", "bed")))
+    assert not classes.same_names(Classes(("traffic lights", "bed", "sky")))

@@ -73,6 +73,10 @@ class Classes:
     def __len__(self) -> int:
         return len(self.names)
 
+    def same_names(self, other: "Classes") -> bool:
+        """Whether both hold the same names in the same order, however they are spelt: case, blanks, - and _ aside."""
+        return [_plain(name) for name in self.names] == [_plain(name) for name in other.names]
+
     def lookup(self, size: int) -> np.ndarray:
         """Table from raw id to class, `size` entries of int16; -1 where a raw id is not declared."""
         table = np.full(size, -1, dtype=np.int16)
@@ -139,6 +143,10 @@ class Classes:
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: not readable as JSON ({error}); see the form in the README") from None
         return cls.from_dict(content, str(path))
+
+
+def _plain(name: str) -> str:
+    return "".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
 def _is_name(value: Any) -> bool:

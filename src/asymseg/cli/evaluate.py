@@ -10,7 +10,7 @@ from asymseg.cli.terminal import make_console, progress_bar, say_compile_time
 
 def evaluate(
     model: str,
-    data: Path | None = None,
+    data: str | None = None,
     *,
     images: Path | None = None,
     masks: Path | None = None,
@@ -32,7 +32,7 @@ def evaluate(
     model
         A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
     data
-        A data folder of the model's classes.
+        A data folder of the model's classes, or NAME:PATH of a known data set such as cityscapes:PATH.
     images
         Folder of images, in place of DATA.
     masks

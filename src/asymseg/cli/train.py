@@ -11,7 +11,7 @@ from asymseg.config import Config, make_config, read_config
 
 
 def train(
-    data: Path | None = None,
+    data: str | None = None,
     *,
     config: str | None = None,
     out: Path = Path("runs/train"),
@@ -26,7 +26,8 @@ def train(
     Parameters
     ----------
     data
-        Folder with images/{train,val}, masks/{train,val} and perhaps classes.json.
+        Folder with images/{train,val}, masks/{train,val} and perhaps classes.json; or NAME:PATH of a known data set as
+        it was downloaded, such as cityscapes:PATH.
     config
         A YAML file of settings, or the name of a recipe that comes with asymseg; flags have the last word.
     out

@@ -19,7 +19,7 @@ from torch import Tensor
 from asymseg.atomic import atomic_file
 from asymseg.classes import Classes
 from asymseg.data.dataset import Pair, read_pair
-from asymseg.data.files import image_size
+from asymseg.data.reading import pair_size
 from asymseg.errors import DataError
 
 _FORM = 1
@@ -56,13 +56,15 @@ def check_room(folder: Path, pairs: tuple[Pair, ...], classes: Classes, channels
     if not lacking:
         return
     chosen = [lacking[number] for number in np.unique(np.linspace(0, len(lacking) - 1, _PROBES).round().astype(int))]
-    pixels = [height * width for height, width in (image_size(pair.image) for pair in chosen)]
+    pixels = [height * width for height, width in (pair_size(pair) for pair in chosen)]
     needed = round(sum(pixels) / len(pixels) * (channels + 1) * len(lacking))
     _need_room(folder, needed, f"{len(lacking)} decoded images with masks")
 
 
 def _entries(folder: Path, pair: Pair, classes: Classes, channels: int) -> tuple[Path, Path]:
-    return _entry(folder, pair.image, channels), _entry(folder, pair.mask, classes.to_dict())
+    image = [channels, repr(pair.pixels)] if pair.pixels is not None else channels
+    mask = [classes.to_dict(), repr(pair.labels)] if pair.labels is not None else classes.to_dict()
+    return _entry(folder, pair.image, image), _entry(folder, pair.mask, mask)
 
 
 def _entry(folder: Path, source: Path, decoding: object) -> Path:

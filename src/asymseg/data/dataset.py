@@ -1,20 +1,21 @@
 """A folder of images and a folder of masks: which belong together, what their classes are, whether they can be used."""
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int64, UInt8
-from torch import Tensor
+from jaxtyping import Int64
 
-from asymseg.classes import IGNORE, MAX_CLASSES, Classes
-from asymseg.data.files import read_image, read_mask, read_raw_mask
+from asymseg.classes import IGNORE, Classes
+from asymseg.data.catalog.opening import open_known
+from asymseg.data.inferring import classes_from_ids as classes_from_ids
+from asymseg.data.inferring import infer_classes
+from asymseg.data.pairing import DataSet as DataSet
 from asymseg.data.pairing import Pair as Pair
+from asymseg.data.pairing import hold_out as hold_out
 from asymseg.data.pairing import is_data, listed, pair_files
+from asymseg.data.reading import read_pair as read_pair
 from asymseg.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -23,17 +24,8 @@ _LAYOUT = "expected DATA/images/train/NAME.jpg with DATA/masks/train/NAME.png, a
 _SHOWN = 5
 
 
-@dataclass(frozen=True)
-class DataSet:
-    """What a data folder holds; `notes` says what was inferred or left out."""
-
-    classes: Classes
-    splits: dict[str, tuple[Pair, ...]]
-    notes: tuple[str, ...] = ()
-
-
 def open_dataset(
-    root: Path | None = None,
+    root: str | Path | None = None,
     *,
     images: Path | None = None,
     masks: Path | None = None,
@@ -42,12 +34,18 @@ def open_dataset(
 ) -> DataSet:
     """Find and pair the files below `root`, or below `images` and `masks`; read or infer the classes.
 
+    `root` may also be a known data set as it was downloaded, or a file of another tool: see `catalog.opening`.
+
     Without a val split a share `holdout` of the training images becomes one, chosen by a hash of their names. Where
     there is no classes.json, the masks mean what `classes` says, if given, and otherwise what their ids suggest.
     """
     if root is not None and (images is not None or masks is not None):
         raise DataError(f"{root}: give either one data folder, or a folder of images and one of masks")
     if root is not None:
+        known = open_known(str(root), holdout)
+        if known is not None:
+            return known
+        root = Path(root)
         _need_folder(root, _LAYOUT)
         images, masks = root / "images", root / "masks"
     if images is None or masks is None:
@@ -66,21 +64,8 @@ def open_dataset(
         return DataSet(
             classes, splits, (*notes, "no classes.json: the masks are read with the classes that were given")
         )
-    classes, note = _infer_classes({pair.mask for pairs in splits.values() for pair in pairs})
+    classes, note = infer_classes([pair for pairs in splits.values() for pair in pairs], masks)
     return DataSet(classes, splits, (*notes, note))
-
-
-def read_pair(
-    pair: Pair, classes: Classes, channels: int = 3
-) -> tuple[UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"], UInt8[Tensor, "h w"]]:
-    """An image and its mask at their own resolution."""
-    image, mask = read_image(pair.image, channels), read_mask(pair.mask, classes)
-    if image.shape[1:] != mask.shape:
-        raise DataError(
-            f"{pair.mask}: the mask is {mask.shape[0]} x {mask.shape[1]} pixels (height x width) but its image "
-            f"{pair.image} is {image.shape[1]} x {image.shape[2]}; make both the same size"
-        )
-    return image, mask
 
 
 def check_pairs(
@@ -181,57 +166,3 @@ def _find_splits(images: Path, masks: Path) -> tuple[dict[str, tuple[Pair, ...]]
     if not splits:
         raise DataError(f"{masks}: no masks for any image; {_LAYOUT}")
     return splits, notes
-
-
-def hold_out(splits: dict[str, tuple[Pair, ...]], share: float) -> tuple[dict[str, tuple[Pair, ...]], str]:
-    """Make a val split of the training images. The hash keeps the choice the same on every machine."""
-    pairs = splits["train"]
-    if len(pairs) == 1:
-        return {**splits, "val": pairs}, f"the only image {pairs[0].name} is used for training and for validation"
-    count = min(max(1, round(share * len(pairs))), len(pairs) - 1)
-    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
-    chosen = {pair.name for pair in ranked[:count]}
-    val = tuple(pair for pair in pairs if pair.name in chosen)
-    train = tuple(pair for pair in pairs if pair.name not in chosen)
-    return {**splits, "train": train, "val": val}, f"no val split: {count} of {len(pairs)} training images held out"
-
-
-def _infer_classes(masks: set[Path]) -> tuple[Classes, str]:
-    """Classes from the ids that occur in the masks."""
-    found: set[int] = set()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for ids in pool.map(_ids, sorted(masks)):
-            found |= ids
-    return classes_from_ids(found, min(masks).parent)
-
-
-def classes_from_ids(found: set[int], masks: Path) -> tuple[Classes, str]:
-    """Classes for the ids that the masks in a folder hold, and a note that says so."""
-    if found == {0, 255}:
-        classes = Classes(("background", "foreground"), values={0: 0, 255: 1})
-        return classes, 'no classes.json: the masks hold 0 and 255 alone, taken as "background" and "foreground"'
-    raw_ids = sorted(found - {IGNORE})
-    if not raw_ids:
-        raise DataError(f"{masks}: every pixel of every mask is {IGNORE}, the ignored id; check the masks")
-    if len(raw_ids) > MAX_CLASSES or raw_ids[-1] > 65535 or raw_ids[0] < 0:
-        raise DataError(
-            f"{masks}: {len(raw_ids)} different values from {raw_ids[0]} to {raw_ids[-1]} in the masks; "
-            f"ids are at most {MAX_CLASSES} whole numbers from 0 to 65535: say in classes.json which count"
-        )
-    contiguous = raw_ids == list(range(len(raw_ids)))
-    classes = Classes(
-        tuple(f"class {raw}" for raw in raw_ids),
-        values=None if contiguous else {raw: number for number, raw in enumerate(raw_ids)},
-    )
-    which = f"0 to {raw_ids[-1]}" if contiguous else listed([str(raw) for raw in raw_ids], 20)
-    ignored = f", {IGNORE} ignored" if IGNORE in found else ""
-    return classes, f"no classes.json: {len(raw_ids)} classes from the ids in the masks ({which}{ignored})"
-
-
-def _ids(path: Path) -> set[int]:
-    raw = read_raw_mask(path)
-    if raw.ndim == 3:
-        read_mask(path, Classes(("any",)))  # raises: colours mean nothing without classes.json
-    if raw.dtype == np.uint8:
-        return set(np.flatnonzero(np.bincount(raw.ravel(), minlength=256)).tolist())
-    return set(np.unique(raw).tolist())

@@ -65,8 +65,12 @@ def image_tensor(
 
 def read_mask(path: Path, classes: Classes) -> UInt8[Tensor, "h w"]:
     """The mask upright, as class ids with `IGNORE` where nothing counts. Ids and RGB colours must be declared."""
-    raw = read_raw_mask(path)
-    return torch.from_numpy(_from_colours(raw, classes, path) if raw.ndim == 3 else _from_ids(raw, classes, path))
+    return to_classes(read_raw_mask(path), classes, path)
+
+
+def to_classes(raw: np.ndarray, classes: Classes, where: Path) -> UInt8[Tensor, "h w"]:
+    """Class ids of a raw mask from `read_raw_mask`; `where` names it in messages."""
+    return torch.from_numpy(_from_colours(raw, classes, where) if raw.ndim == 3 else _from_ids(raw, classes, where))
 
 
 def read_raw_mask(path: Path) -> np.ndarray:
@@ -79,6 +83,11 @@ def read_raw_mask(path: Path) -> np.ndarray:
         else:
             with Image.open(path) as opened:
                 raw = pillow_labels(opened, path)
+    return checked_raw_mask(raw, path)
+
+
+def checked_raw_mask(raw: np.ndarray, path: Path) -> np.ndarray:
+    """The same array where it can be a mask: whole numbers H W, or RGB bytes H W 3. Raises DataError."""
     if raw.dtype == bool:
         raw = raw.astype(np.uint8)
     if not np.issubdtype(raw.dtype, np.integer):

@@ -21,7 +21,7 @@ from asymseg.config import DataConfig
 from asymseg.data.cache import check_room, read_cached
 from asymseg.data.dataset import Pair
 from asymseg.data.dataset import read_pair as read_pair
-from asymseg.data.files import read_image
+from asymseg.data.reading import read_pair_image
 from asymseg.data.transforms import augment
 from asymseg.errors import AsymsegError, ConfigError, DataError, TrainingError
 from asymseg.model.memory import keep_freed_memory
@@ -134,7 +134,7 @@ def measure_normalisation(
     """Mean and standard deviation per channel on the 0..1 scale, over at most `most` images spread over all."""
     chosen = [pairs[number] for number in np.unique(np.linspace(0, len(pairs) - 1, most).round().astype(int))]
     count, total, squares = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
-    for image in prefetched(chosen, lambda pair: read_image(pair.image, channels), workers=2):
+    for image in prefetched(chosen, lambda pair: read_pair_image(pair, channels), workers=2):
         pixels = image.flatten(1).double() / (255 if image.dtype == torch.uint8 else 1)  # c h w -> c n
         count += pixels.shape[1]
         total += pixels.sum(dim=1)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -18,8 +19,9 @@ from asymseg.classes import Classes
 from asymseg.config import DataConfig
 from asymseg.data.cache import read_cached
 from asymseg.data.dataset import DataSet, Pair
-from asymseg.data.files import read_image, read_mask
 from asymseg.data.loader import available_workers, keep_memory, training_loader
+from asymseg.data.pairing import LabelReader, PixelReader
+from asymseg.data.reading import read_pair_image, read_pair_mask
 from asymseg.data.transforms import distort_colours, place, random_size, random_window, resize_image, resize_mask
 from asymseg.errors import AsymsegError, DataError
 
@@ -189,9 +191,9 @@ class _Staged(Dataset[dict[str, float] | AsymsegError]):
             with self._stage("read cache"):
                 return read_cached(folder, pair, self.classes, self.channels)
         with self._stage("decode image"):
-            image = read_image(pair.image, self.channels)
+            image = read_pair_image(pair, self.channels)
         with self._stage("decode mask"):
-            return image, read_mask(pair.mask, self.classes)
+            return image, read_pair_mask(pair, self.classes)
 
     def _augment(self, image: Tensor, mask: Tensor, rng: np.random.Generator) -> None:
         """What `augment` does."""
@@ -257,8 +259,16 @@ class _Plain(Dataset[int]):
         height, width = self.size
         for sample in range(number * self.batch_size, (number + 1) * self.batch_size):
             pair = self.pairs[sample % len(self.pairs)]
-            with Image.open(pair.image) as image:
+            with _picture(pair.image, pair.pixels) as image:
                 np.asarray(image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR))
-            with Image.open(pair.mask) as mask:
+            with _picture(pair.mask, pair.labels) as mask:
                 np.asarray(mask.resize((width, height), Image.Resampling.NEAREST))
         return number
+
+
+def _picture(path: Path, reader: PixelReader | LabelReader | None) -> Image.Image:
+    """What Pillow makes of the file, or of what is read from it."""
+    if reader is None:
+        return Image.open(path)
+    content = reader(path)
+    return content if isinstance(content, Image.Image) else Image.fromarray(content)

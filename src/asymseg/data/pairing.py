@@ -1,9 +1,15 @@
 """Which image and which mask belong together: those of the same relative path, whatever their suffixes."""
 
+import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+import numpy as np
+from PIL import Image
+
+from asymseg.classes import Classes
 from asymseg.data.files import IMAGE_SUFFIXES
 from asymseg.errors import DataError
 
@@ -11,13 +17,69 @@ _SHOWN = 5
 _NOT_DATA = ("thumbs.db", "desktop.ini", "__macosx")
 
 
+@runtime_checkable
+class PixelReader(Protocol):
+    """Reads an image from a file that is none, such as a table with one image in each row.
+
+    A frozen dataclass of plain values: it is sent to worker processes, and its repr tells cached entries apart.
+    """
+
+    def __call__(self, path: Path) -> Image.Image | np.ndarray:
+        """The image, as Pillow opens it or as H W C."""
+
+
+@runtime_checkable
+class LabelReader(Protocol):
+    """Reads raw ids from a file that is no picture of them: polygons, a .mat, a row of a table; made as above."""
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Whole numbers H W, or RGB bytes H W 3."""
+
+
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask; the name is their path below the split, without suffix."""
+    """An image and its mask; the name is their path below the split, without suffix.
+
+    `image` and `mask` are the files that hold them. Where these are no pictures, `pixels` and `labels` read them.
+    """
 
     name: str
     image: Path
     mask: Path
+    pixels: PixelReader | None = None
+    labels: LabelReader | None = None
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """An image whose mask is kept by others, as in the test part of a benchmark."""
+
+    name: str
+    image: Path
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A published data set: how its scores are measured, and where it comes from."""
+
+    name: str
+    protocol: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What a data folder holds; `notes` says what was inferred or left out.
+
+    `origin` is there for known data sets, and `unlabelled` holds their images without masks, by split.
+    """
+
+    classes: Classes
+    splits: dict[str, tuple[Pair, ...]]
+    notes: tuple[str, ...] = ()
+    origin: Origin | None = None
+    unlabelled: dict[str, tuple[Unlabelled, ...]] = field(default_factory=dict)
 
 
 def pair_files(images: Path, masks: Path) -> tuple[Pair, ...]:
@@ -36,6 +98,22 @@ def pair_files(images: Path, masks: Path) -> tuple[Pair, ...]:
             "add them, or remove the masks"
         )
     return tuple(Pair(name, path, mask_files[name]) for name, path in image_files.items())
+
+
+def hold_out(splits: dict[str, tuple[Pair, ...]], share: float) -> tuple[dict[str, tuple[Pair, ...]], str]:
+    """The splits with a val part taken from the training images, and a note on it.
+
+    Chosen by a hash of the names, so that it is the same on every machine.
+    """
+    pairs = splits["train"]
+    if len(pairs) == 1:
+        return {**splits, "val": pairs}, f"the only image {pairs[0].name} is used for training and for validation"
+    count = min(max(1, round(share * len(pairs))), len(pairs) - 1)
+    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    chosen = {pair.name for pair in ranked[:count]}
+    val = tuple(pair for pair in pairs if pair.name in chosen)
+    train = tuple(pair for pair in pairs if pair.name not in chosen)
+    return {**splits, "train": train, "val": val}, f"no val split: {count} of {len(pairs)} training images held out"
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def evaluate(
     pairs = dataset.splits.get(split)
     if not pairs:
         raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
-    if dataset.classes.names != info.classes.names:
+    if not dataset.classes.same_names(info.classes):
         raise DataError(
             f"the model's classes are {', '.join(info.classes.names)}; "
             f"the data's are {', '.join(dataset.classes.names)}: measure a model on the classes it was trained for"
