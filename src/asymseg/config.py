@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from asymseg.errors import ConfigError
 
@@ -185,10 +185,20 @@ class TrainConfig(_Section):
 class EvalConfig(_Section):
     """How a model is measured, and how it predicts."""
 
+    mode: Literal["whole", "slide"] = "whole"
+    """See an image in one piece, or by overlapping windows."""
+    window: tuple[PositiveInt, PositiveInt] | None = None
+    """Height and width of the windows in pixels of the scaled image; by default the training crop."""
+    stride: tuple[PositiveInt, PositiveInt] | None = None
+    """From one window to the next, down and across; by default two thirds of the window."""
+    weighting: Literal["flat", "tapered"] = "flat"
+    """Whether each window counts alike, or less towards its border."""
     scales: tuple[Positive, ...] = Field((1.0,), min_length=1)
-    """Sizes at which the network sees an image; class probabilities are averaged over them."""
+    """Sizes at which the network sees an image."""
     flip: bool = False
     """Also see each image mirrored."""
+    average: Literal["probabilities", "logits", "mixed"] = "probabilities"
+    """What is averaged over windows, scales and flips; mixed is logits over windows, then probabilities."""
     workers: int = Field(2, ge=0)
     """Threads that decode images ahead of the network."""
 

@@ -15,8 +15,13 @@ def evaluate(
     images: Path | None = None,
     masks: Path | None = None,
     split: str = "val",
+    mode: Literal["whole", "slide"] | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    weighting: Literal["flat", "tapered"] | None = None,
     scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     flip: bool | None = None,
+    average: Literal["probabilities", "logits", "mixed"] | None = None,
     out: Path | None = None,
     gallery: bool = True,
     device: str = "auto",
@@ -39,10 +44,20 @@ def evaluate(
         Folder of masks for --images.
     split
         Which part: train, val or test.
+    mode
+        See an image whole, or slide over it by windows; this and the six below are by default as the model says.
+    window
+        Height and width of the windows, in pixels of the scaled image.
+    stride
+        From one window to the next, down and across; by default two thirds of a window.
+    weighting
+        flat: windows count alike; tapered: less towards their border.
     scales
-        Sizes at which the network sees an image, probabilities averaged; by default as the model was validated.
+        Sizes at which the network sees an image.
     flip
-        Whether it also sees each image mirrored; by default as the model was validated.
+        Whether it also sees each image mirrored.
+    average
+        What is averaged over windows, scales and flips; mixed is logits over windows, then probabilities.
     out
         Folder for the results; by default MODEL/evaluation-SPLIT, or evaluation-NAME-SPLIT where MODEL is no folder.
     gallery
@@ -72,8 +87,13 @@ def evaluate(
             split,
             images=images,
             masks=masks,
+            mode=mode,
+            window=window,
+            stride=stride,
+            weighting=weighting,
             scales=scales,
             flip=flip,
+            average=average,
             out=out,
             gallery=gallery,
             workers=workers,

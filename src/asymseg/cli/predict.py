@@ -16,6 +16,13 @@ def predict(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     overlay: bool = True,
     probabilities: bool = False,
+    mode: Literal["whole", "slide"] | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    weighting: Literal["flat", "tapered"] | None = None,
+    scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
+    flip: bool | None = None,
+    average: Literal["probabilities", "logits", "mixed"] | None = None,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     compile: Annotated[bool, Parameter(negative=())] = False,
@@ -37,6 +44,20 @@ def predict(
         Also write NAME_overlay.jpg: the image with the classes' colours over it.
     probabilities
         Also write NAME_probabilities.npz: float16, classes x height x width.
+    mode
+        See an image whole, or slide over it by windows; this and the six below are by default as the model says.
+    window
+        Height and width of the windows, in pixels of the scaled image.
+    stride
+        From one window to the next, down and across; by default two thirds of a window.
+    weighting
+        flat: windows count alike; tapered: less towards their border.
+    scales
+        Sizes at which the network sees an image.
+    flip
+        Whether it also sees each image mirrored.
+    average
+        What is averaged over windows, scales and flips; mixed is logits over windows, then probabilities.
     device
         auto, cpu, cuda or mps.
     precision
@@ -50,7 +71,15 @@ def predict(
     from asymseg.prediction.predict import load
 
     console = make_console()
-    predictor = load(model, device, precision=precision, compile=compile, fold=fold)
+    predictor = load(model, device, precision=precision, compile=compile, fold=fold).seeing(
+        mode=mode,
+        window=window,
+        stride=stride,
+        weighting=weighting,
+        scales=scales,
+        flip=flip,
+        average=average,
+    )
     with progress_bar(console, "predict") as advance:
         outcome = predict_files(predictor, inputs, out, overlay=overlay, probabilities=probabilities, progress=advance)
     say_compile_time(predictor.coarse.compile_seconds, console)

@@ -3,7 +3,7 @@
 import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +14,10 @@ import torch
 from asymseg.atomic import atomic_file
 from asymseg.data.dataset import DataSet, Pair, open_dataset
 from asymseg.data.loader import prefetched, read_pair
-from asymseg.errors import ConfigError, DataError
+from asymseg.errors import DataError
 from asymseg.evaluation.metrics import Scores, confusion_matrix, scores
 from asymseg.evaluation.report import Example, Report, write_report
+from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.execution import Device, Precision
 from asymseg.prediction.overlay import as_picture
 from asymseg.prediction.predict import Predictor, load
@@ -41,8 +42,13 @@ def evaluate(
     *,
     images: Path | None = None,
     masks: Path | None = None,
+    mode: Mode | None = None,
+    window: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    weighting: Weighting | None = None,
     scales: Sequence[float] | None = None,
     flip: bool | None = None,
+    average: Average | None = None,
     out: Path | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     gallery: bool = True,
@@ -62,8 +68,14 @@ def evaluate(
         split: Which part: train, val or test.
         images: Folder of images, in place of `data`.
         masks: Folder of masks for `images`.
-        scales: Sizes at which the network sees an image; by default the model's own.
-        flip: Whether it also sees them mirrored; by default as the model says.
+        mode: Whether the network sees an image whole or by windows; this and the six below are those of
+            `asymseg.model.seeing.Seeing`, and by default the model's own.
+        window: Height and width of the windows.
+        stride: From one window to the next.
+        weighting: Whether windows count alike or less towards their border.
+        scales: Sizes at which the network sees an image.
+        flip: Whether it also sees them mirrored.
+        average: What is averaged over windows, scales and flips.
         out: Folder for the results.
         history: Lines of the training log, whose curves the report shows.
         gallery: Whether the report shows images; without, it can be passed on where the data may not.
@@ -95,10 +107,14 @@ def evaluate(
             f"the model's classes are {', '.join(info.classes.names)}; "
             f"the data's are {', '.join(dataset.classes.names)}: measure a model on the classes it was trained for"
         )
-    if scales is not None and (not scales or min(scales) <= 0):
-        raise ConfigError("scales must be numbers above 0")
     predictor = predictor.seeing(
-        tuple(scales) if scales is not None else info.scales, flip if flip is not None else info.flip
+        mode=mode,
+        window=window,
+        stride=stride,
+        weighting=weighting,
+        scales=None if scales is None else tuple(scales),
+        flip=flip,
+        average=average,
     )
     result = measure(predictor, pairs, dataset, workers, progress)
     if out is not None:
@@ -150,8 +166,7 @@ def write_results(
     content = {
         "split": split,
         "images": len(result.images),
-        "scales": list(predictor.info.scales),
-        "flip": predictor.info.flip,
+        **asdict(predictor.info.seeing),
         **result.scores.to_dict(dataset.classes.names),
         "confusion_matrix": result.matrix.tolist(),
         "per_image_miou": {name: None if np.isnan(miou) else miou for name, miou in result.images},
@@ -180,7 +195,6 @@ def make_report(
         prediction = predictor.class_map(image).cpu().numpy()
         return Example(name, miou, as_picture(image), truth.numpy(), prediction)
 
-    scales = ", ".join(f"{scale:g}" for scale in predictor.info.scales)
     return Report(
         title=f"Segmentation of the {split} images",
         subtitle=(
@@ -188,7 +202,7 @@ def make_report(
             f"{settings['context']}, output stride {settings['output_stride']}",
             f"parameters: {predictor.parameters:,}",
             f"images: {len(result.images)}, at their own size",
-            f"seen at: scale {scales}{', also mirrored' if predictor.info.flip else ''}",
+            f"seen at: {predictor.info.seeing}",
             f"hardware: {hardware(predictor.device)}",
             f"date: {date.today().isoformat()}",
         ),

@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, CheckpointError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.folding import FoldedANNNet, fold
+from asymseg.model.seeing import Seeing
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -27,21 +28,28 @@ FORMAT_VERSION = 1
 class ModelInfo:
     """What must travel with weights so that they mean the same elsewhere.
 
-    `mean` and `std` are per channel, on the 0..1 scale, in the order of `channel_order`. `scales` and `flip` say how
-    the model was measured, and so how it predicts.
+    `mean` and `std` are per channel, on the 0..1 scale, in the order of `channel_order`. `seeing` says how the model
+    was measured, and so how it predicts.
     """
 
     classes: Classes
     mean: tuple[float, ...]
     std: tuple[float, ...]
     channel_order: Literal["RGB", "BGR"] = "RGB"
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
+    seeing: Seeing = field(default_factory=Seeing)
     holdout: float = 0.1
     """Share of the training images that was kept for validation, where the data has no val split of its own."""
     source: str = ""
     license: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        return self.seeing.scales
+
+    @property
+    def flip(self) -> bool:
+        return self.seeing.flip
 
 
 def save_model(folder: Path, network: ANNNet | FoldedANNNet, info: ModelInfo) -> None:
@@ -65,7 +73,7 @@ def write_model(folder: Path, network: ANNNet | FoldedANNNet, info: ModelInfo) -
         "network": network.settings,
         **info.classes.to_dict(),
         "preprocessing": {"mean": info.mean, "std": info.std, "channel_order": info.channel_order},
-        "prediction": {"scales": info.scales, "flip": info.flip},
+        "prediction": asdict(info.seeing),
         "holdout": info.holdout,
         "source": info.source,
         "license": info.license,
@@ -106,8 +114,7 @@ def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet 
             mean=_numbers(preprocessing["mean"], "mean"),
             std=_numbers(preprocessing["std"], "std", above=0.0),
             channel_order=preprocessing.get("channel_order", "RGB"),
-            scales=_numbers(prediction.get("scales", [1.0]), "scales", above=0.0),
-            flip=bool(prediction.get("flip", False)),
+            seeing=_seeing(prediction),
             holdout=_numbers([config.get("holdout", 0.1)], "holdout", above=0.0)[0],
             source=config.get("source", ""),
             license=config.get("license", ""),
@@ -172,6 +179,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     if wrong:
         raise CheckpointError(f"{path}: {', '.join(wrong)}: not of the kind that asymseg writes")
     return config
+
+
+def _seeing(prediction: dict[str, Any]) -> Seeing:
+    """How the model sees an image; folders of earlier versions hold scales and flip alone."""
+    known = {name: prediction[name] for name in ("mode", "weighting", "average") if name in prediction}
+    sides = {name: tuple(prediction[name]) for name in ("window", "stride") if prediction.get(name) is not None}
+    scales = _numbers(prediction.get("scales", [1.0]), "scales", above=0.0)
+    return Seeing(**known, **sides, scales=scales, flip=bool(prediction.get("flip", False)))
 
 
 def _numbers(values: Any, name: str, above: float = -math.inf) -> tuple[float, ...]:

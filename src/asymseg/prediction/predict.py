@@ -18,6 +18,7 @@ from asymseg.data.files import image_tensor, read_image, write_mask
 from asymseg.data.transforms import normalise
 from asymseg.errors import DataError
 from asymseg.model.checkpoint import ModelInfo, parameter_count
+from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.model.source import open_model
 from asymseg.prediction.execution import Coarse, Device, Precision, prepare
 from asymseg.prediction.execution import choose_device as choose_device
@@ -90,10 +91,24 @@ class Predictor:
         self.info = info
         self.coarse = Coarse(self.network, self.device, precision, compiling=compile)
 
-    def seeing(self, scales: tuple[float, ...], flip: bool) -> "Predictor":
-        """The same predictor, to see each image at these scales, and mirrored too if `flip`."""
+    def seeing(
+        self,
+        *,
+        mode: Mode | None = None,
+        window: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+        weighting: Weighting | None = None,
+        scales: tuple[float, ...] | None = None,
+        flip: bool | None = None,
+        average: Average | None = None,
+    ) -> "Predictor":
+        """The same predictor, to see images otherwise: the words are those of `Seeing`, None keeps the model's own.
+
+        Raises ConfigError.
+        """
         other = copy.copy(self)
-        other.info = replace(self.info, scales=scales, flip=flip)
+        seeing = self.info.seeing.changed(mode, window, stride, weighting, scales, flip, average)
+        other.info = replace(self.info, seeing=seeing)
         return other
 
     def __call__(self, source: ImageSource) -> Result:

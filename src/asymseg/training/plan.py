@@ -18,6 +18,7 @@ from asymseg.errors import ConfigError, TrainingError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.backbone import TimmBackbone, backbone_normalisation
 from asymseg.model.checkpoint import ModelInfo, parameter_count
+from asymseg.model.seeing import Seeing
 from asymseg.training.optimizer import freeze_batchnorm
 
 
@@ -138,9 +139,17 @@ def model_info(config: Config, dataset: DataSet) -> ModelInfo:
         mean, std = backbone_normalisation(config.model.backbone)
     else:
         mean, std = measure_normalisation(dataset.splits["train"], channels)
-    return ModelInfo(
-        dataset.classes, mean, std, scales=config.eval.scales, flip=config.eval.flip, holdout=config.data.holdout
+    seen = config.eval
+    seeing = Seeing(
+        mode=seen.mode,
+        window=seen.window or config.data.crop_size,
+        stride=seen.stride,
+        weighting=seen.weighting,
+        scales=seen.scales,
+        flip=seen.flip,
+        average=seen.average,
     )
+    return ModelInfo(dataset.classes, mean, std, seeing=seeing, holdout=config.data.holdout)
 
 
 def announce(
