@@ -19,6 +19,7 @@ from asymseg.evaluation.evaluate import Evaluation, evaluate, image_miou, measur
 from asymseg.evaluation.metrics import confusion_matrix
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.seeing import Seeing
 from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(("red", "green", "blue"))
@@ -128,7 +129,7 @@ def test_nothing_labelled_is_no_number_and_valid_json(predictor, tmp_path):
 
 
 def test_scales_and_flip_reach_the_network_and_default_to_the_models(data):
-    mirrored = Predictor(Reading(), replace(INFO, scales=(1.0, 2.0), flip=True), "cpu")
+    mirrored = Predictor(Reading(), replace(INFO, seeing=Seeing(scales=(1.0, 2.0), flip=True)), "cpu")
     evaluate(mirrored, data)
     assert mirrored.network.sizes[:4] == [(2, 3), (2, 3), (4, 6), (4, 6)]
     mirrored.network.sizes.clear()

@@ -14,14 +14,14 @@ from asymseg.errors import CheckpointError
 from asymseg.model import checkpoint
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, load_model, parameter_count, save_model
+from asymseg.model.seeing import Seeing
 
 INFO = ModelInfo(
     classes=Classes(("sky", "road"), ((1, 2, 3), (4, 5, 6)), ignore=7, values={0: 0, 9: 1, 3: IGNORE}),
     mean=(0.1, 0.2, 0.3),
     std=(0.4, 0.5, 0.6),
     channel_order="BGR",
-    scales=(0.75, 1.0),
-    flip=True,
+    seeing=Seeing("slide", (64, 96), (32, 40), "tapered", (0.75, 1.0), True, "mixed"),
     source="trained on two scenes",
     license="CC-BY-4.0",
     metrics={"miou": 0.5, "iou": [0.25, None]},
@@ -76,7 +76,15 @@ def test_what_lies_in_the_folder(saved):
     config = json.loads((saved / "config.json").read_text(encoding="utf-8"))
     assert (config["format"], config["version"]) == ("asymseg-model", 1)
     assert config["preprocessing"] == {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "channel_order": "BGR"}
-    assert config["prediction"] == {"scales": [0.75, 1.0], "flip": True}
+    assert config["prediction"] == {
+        "mode": "slide",
+        "window": [64, 96],
+        "stride": [32, 40],
+        "weighting": "tapered",
+        "scales": [0.75, 1.0],
+        "flip": True,
+        "average": "mixed",
+    }
 
 
 def test_an_unstated_licence_is_said_to_be_so(tmp_path):

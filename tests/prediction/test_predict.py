@@ -14,11 +14,17 @@ from asymseg.data.files import read_mask
 from asymseg.errors import CheckpointError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.seeing import Seeing
 from asymseg.prediction.overlay import as_picture, colour_mask, draw_overlay
 from asymseg.prediction.predict import Predictor, choose_device, load, to_tensor
 
 CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
 INFO = ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3)
+
+
+def seen(**settings) -> ModelInfo:
+    """A model that sees images so."""
+    return replace(INFO, seeing=Seeing(**settings))
 
 
 class Colours(nn.Module):
@@ -83,14 +89,14 @@ def test_no_pixel_moves_where_the_backbone_wants_multiples(predictor, multiple):
 
 
 def test_flipping_moves_no_pixel(predictor):
-    predictor.info = replace(INFO, flip=True)
+    predictor.info = seen(flip=True)
     mask = random_mask(9, 14)
     np.testing.assert_array_equal(predictor(picture_of(mask)).mask, mask)
 
 
 def test_no_region_moves_under_scales():
     """Regions of 8 x 8 pixels survive resampling but for their borders."""
-    predictor = Predictor(Reading(), replace(INFO, scales=(0.5, 1.0, 1.7)), "cpu")
+    predictor = Predictor(Reading(), seen(scales=(0.5, 1.0, 1.7)), "cpu")
     coarse = random_mask(5, 7)
     mask = coarse.repeat(8, axis=0).repeat(8, axis=1)
     inside = np.zeros((8, 8), dtype=bool)
@@ -172,28 +178,30 @@ class Lopsided(Reading):
 def test_scales_and_flips_average_probabilities():
     network, image = Lopsided(), smooth_image()
 
-    def seen(**settings) -> np.ndarray:
-        return Predictor(network, replace(INFO, **settings), "cpu")(image).probabilities
+    def shares(**settings) -> np.ndarray:
+        return Predictor(network, seen(**settings), "cpu")(image).probabilities
 
     mirrored = Predictor(network, INFO, "cpu")(image[:, ::-1].copy()).probabilities[..., ::-1]
-    np.testing.assert_allclose(seen(flip=True), (seen() + mirrored) / 2, atol=1e-6)
-    assert np.abs(seen() - mirrored).max() > 0.1
-    three = seen(scales=(0.5, 1.0, 1.5))
-    np.testing.assert_allclose(three, (seen(scales=(0.5,)) + seen(scales=(1.0,)) + seen(scales=(1.5,))) / 3, atol=1e-6)
-    assert np.abs(seen(scales=(0.5,)) - seen()).max() > 0.1
+    np.testing.assert_allclose(shares(flip=True), (shares() + mirrored) / 2, atol=1e-6)
+    assert np.abs(shares() - mirrored).max() > 0.1
+    three = shares(scales=(0.5, 1.0, 1.5))
+    np.testing.assert_allclose(
+        three, (shares(scales=(0.5,)) + shares(scales=(1.0,)) + shares(scales=(1.5,))) / 3, atol=1e-6
+    )
+    assert np.abs(shares(scales=(0.5,)) - shares()).max() > 0.1
     np.testing.assert_allclose(three.sum(0), 1, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{}, {"flip": True}, {"scales": (0.5, 1.0)}, {"scales": (1.5,)}])
 def test_class_map_is_the_mask(settings):
-    predictor = Predictor(Lopsided(), replace(INFO, **settings), "cpu")
+    predictor = Predictor(Lopsided(), seen(**settings), "cpu")
     image = smooth_image()
     np.testing.assert_array_equal(predictor.class_map(to_tensor(image, 3)).numpy(), predictor(image).mask)
 
 
 @pytest.mark.parametrize("settings", [{}, {"flip": True, "scales": (0.5, 1.0)}])
 def test_confidence_is_the_probability_of_the_class(settings):
-    predictor = Predictor(Reading(), replace(INFO, **settings), "cpu")
+    predictor = Predictor(Reading(), seen(**settings), "cpu")
     image = torch.rand(3, 13, 19, generator=torch.Generator().manual_seed(2))
     mask, confidence = predictor.class_map_and_confidence(image)
     assert torch.equal(mask, predictor.class_map(image))
@@ -201,7 +209,7 @@ def test_confidence_is_the_probability_of_the_class(settings):
 
 
 def test_a_scale_never_makes_an_image_vanish(predictor):
-    predictor.info = replace(INFO, scales=(0.1,))
+    predictor.info = seen(scales=(0.1,))
     assert predictor(picture_of(random_mask(1, 3))).mask.shape == (1, 3)
 
 
@@ -253,10 +261,10 @@ def test_load_takes_a_model_folder_or_a_run(tmp_path):
     network = ANNNet(
         3, "resnet10t", stages=(1, 2), key_channels=4, value_channels=4, context_channels=8, aux_channels=0
     )
-    save_model(tmp_path / "run" / "best", network, replace(INFO, flip=True))
+    save_model(tmp_path / "run" / "best", network, seen(flip=True))
     image = smooth_image()
     direct, by_run = load(tmp_path / "run" / "best", "cpu"), load(str(tmp_path / "run"), "cpu")
-    expected = Predictor(network, replace(INFO, flip=True), "cpu")(image).probabilities
+    expected = Predictor(network, seen(flip=True), "cpu")(image).probabilities
     np.testing.assert_array_equal(direct(image).probabilities, by_run(image).probabilities)
     np.testing.assert_allclose(direct(image).probabilities, expected, atol=1e-6)
     assert direct.info.flip

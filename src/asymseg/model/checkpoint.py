@@ -183,10 +183,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _seeing(prediction: dict[str, Any]) -> Seeing:
     """How the model sees an image; folders of earlier versions hold scales and flip alone."""
-    known = {name: prediction[name] for name in ("mode", "weighting", "average") if name in prediction}
-    sides = {name: tuple(prediction[name]) for name in ("window", "stride") if prediction.get(name) is not None}
+    known: dict[str, Any] = {name: prediction[name] for name in ("mode", "weighting", "average") if name in prediction}
+    known |= {name: tuple(prediction[name]) for name in ("window", "stride") if prediction.get(name) is not None}
     scales = _numbers(prediction.get("scales", [1.0]), "scales", above=0.0)
-    return Seeing(**known, **sides, scales=scales, flip=bool(prediction.get("flip", False)))
+    return Seeing(**known, scales=scales, flip=bool(prediction.get("flip", False)))
 
 
 def _numbers(values: Any, name: str, above: float = -math.inf) -> tuple[float, ...]:

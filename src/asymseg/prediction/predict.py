@@ -1,7 +1,7 @@
 """Predictor: one image in, class ids and probabilities of its own size out."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,10 +20,14 @@ from asymseg.errors import DataError
 from asymseg.model.checkpoint import ModelInfo, parameter_count
 from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.model.source import open_model
+from asymseg.prediction.answer import Answer
 from asymseg.prediction.execution import Coarse, Device, Precision, prepare
 from asymseg.prediction.execution import choose_device as choose_device
+from asymseg.prediction.mosaic import Mosaic, Strip, Strips, see_strip
 from asymseg.prediction.overlay import draw_overlay
-from asymseg.prediction.upsampling import View, bands, upsampled
+from asymseg.prediction.portions import Portions
+from asymseg.prediction.upsampling import View
+from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
 
@@ -89,6 +93,7 @@ class Predictor:
         self.parameters = parameter_count(network)
         self.network = prepare(network, self.device, folding=fold)
         self.info = info
+        self.portions = Portions.usual(self.device)
         self.coarse = Coarse(self.network, self.device, precision, compiling=compile)
 
     def seeing(
@@ -112,79 +117,74 @@ class Predictor:
         return other
 
     def __call__(self, source: ImageSource) -> Result:
-        """Predict a path, a PIL image, an array H W 3 of bytes, or a tensor C H W of bytes or floats 0..1."""
-        image = to_tensor(source, len(self.info.mean))
-        views = self._views(image)
-        mask = self._class_map(views, image)
-        return Result(mask.cpu().numpy(), self.info.classes, image, partial(self._as_array, views, image))
+        """Predict a path, a PIL image, an array H W 3 of bytes, or a tensor C H W of bytes or floats 0..1.
 
-    def _as_array(self, views: list[View], image: Tensor) -> Float[np.ndarray, "n h w"]:
-        return self._probabilities(views, image).cpu().numpy()
+        The network's coarse logits are kept, so that the probabilities can be had later.
+        """
+        image = to_tensor(source, len(self.info.mean))
+        answer = self._look(image, keep=True)
+        return Result(answer.class_map().cpu().numpy(), self.info.classes, image, partial(_as_array, answer))
 
     def class_map(self, image: Tensor) -> UInt8[Tensor, "h w"]:
-        """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less."""
-        return self._class_map(self._views(image), image)
+        """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less.
+
+        Memory, beside what the network itself takes: the image in floats at each of the scales, and some rows of the
+        map of all classes. Of a view that is seen whole the coarse logits are held, until all views are joined; of one
+        seen by windows those of the windows that cross the rows in work.
+        """
+        return self._look(image).class_map()
 
     def class_map_and_confidence(self, image: Tensor) -> tuple[UInt8[Tensor, "h w"], Float[Tensor, "h w"]]:
         """What `class_map` gives, and the probability of each pixel's class; the other classes' are never kept."""
         confidence = torch.empty(image.shape[1], image.shape[2], device=self.device)
-        return self._class_map(self._views(image), image, confidence), confidence
+        return self._look(image).class_map(confidence), confidence
 
     def probabilities(self, image: Tensor) -> Float[Tensor, "n h w"]:
-        """Class probabilities at the image's own size, averaged over the model's scales and flips."""
-        return self._probabilities(self._views(image), image)
+        """Class probabilities at the image's own size, over the model's windows, scales and flips."""
+        return self._look(image).probabilities()
 
     @torch.inference_mode()
-    def _views(self, image: Tensor) -> list[View]:
-        """Coarse logits of the image, once for each scale, mirrored and not."""
+    def _look(self, image: Tensor, keep: bool = False) -> Answer:
+        """What the network says of the image; with `keep` nothing is left to be asked of it later."""
         if self.device.type == "cuda":
             image = image.pin_memory().to(self.device, non_blocking=True)
         if self.info.channel_order == "BGR":
             image = image.flip(0)
         pixels = normalise(image.to(self.device), self.info.mean, self.info.std)[None]  # 1 c h w
-        size = image.shape[-2:]
-        views = []
-        for scale in self.info.scales:
+        views: list[View | Mosaic] = []
+        size, seeing = (image.shape[1], image.shape[2]), self.info.seeing
+        for scale in seeing.scales:
             seen = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
             x = pixels if seen == size else F.interpolate(pixels, seen, mode="bilinear", antialias=True)
-            for mirrored in (False, True) if self.info.flip else (False,):
-                logits, covers = self.coarse(x.flip(3) if mirrored else x)
-                views.append(View(logits, covers, seen, mirrored))
-        return views
+            for mirrored in (False, True) if seeing.flip else (False,):
+                if seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True)):
+                    views.append(self._view(x, mirrored))
+                else:
+                    views.append(self._mosaic(x, mirrored, keep))
+        align_corners = bool(getattr(self.network, "align_corners", False))
+        return Answer(tuple(views), size, align_corners, seeing.average, self.device, self.portions)
 
-    @torch.inference_mode()
-    def _class_map(
-        self, views: list[View], image: Tensor, confidence: Float[Tensor, "h w"] | None = None
-    ) -> UInt8[Tensor, "h w"]:
-        """Class ids; `confidence`, if given, receives the probability of each."""
-        size = (image.shape[1], image.shape[2])
-        mask = torch.empty(size, dtype=torch.uint8, device=self.device)
-        for rows in bands(views[0], size):
-            scores = self._logits(views[0], size, rows) if len(views) == 1 else self._shares(views, size, rows)
-            mask[rows] = scores.argmax(dim=0)
-            if confidence is not None:
-                best = scores.amax(dim=0)
-                # of logits, the softmax of the largest
-                confidence[rows] = best if len(views) > 1 else (scores - best).exp_().sum(dim=0).reciprocal_()
-        return mask
+    def _view(self, x: Float[Tensor, "1 c h w"], mirrored: bool) -> View:
+        logits, covers = self.coarse(x.flip(3) if mirrored else x)
+        return View(logits, covers, (x.shape[2], x.shape[3]), mirrored)
 
-    @torch.inference_mode()
-    def _probabilities(self, views: list[View], image: Tensor) -> Float[Tensor, "n h w"]:
-        size = (image.shape[1], image.shape[2])
-        shares = torch.empty(views[0].logits.shape[1], *size, device=self.device)
-        for rows in bands(views[0], size):
-            shares[:, rows] = self._shares(views, size, rows)
-        return shares
+    def _mosaic(self, x: Float[Tensor, "1 c h w"], mirrored: bool, keep: bool) -> Mosaic:
+        seeing, seen = self.info.seeing, (x.shape[2], x.shape[3])
+        down, across = (
+            make_axis(side, window, step, seeing.weighting)
+            for side, window, step in zip(seen, seeing.window, seeing.steps, strict=True)
+        )
+        x = x.flip(3) if mirrored else x
+        strips: Mapping[int, Strip] = Strips(
+            lambda number: see_strip(self.coarse, x, down, across, number, self.portions), len(down.starts)
+        )
+        if keep:
+            strips = dict(strips)
+        return Mosaic(strips, down, across, seen, mirrored, shares=seeing.average == "probabilities")
 
-    def _shares(self, views: list[View], size: tuple[int, int], rows: slice) -> Float[Tensor, "n r w"]:
-        """Probabilities of some rows, averaged over the views."""
-        total = self._logits(views[0], size, rows).softmax(dim=0)
-        for view in views[1:]:
-            total += self._logits(view, size, rows).softmax(dim=0)
-        return total.div_(len(views))
 
-    def _logits(self, view: View, size: tuple[int, int], rows: slice) -> Float[Tensor, "n r w"]:
-        return upsampled(view, size, rows, bool(getattr(self.network, "align_corners", False)))
+def _as_array(answer: Answer) -> Float[np.ndarray, "n h w"]:
+    return answer.probabilities().cpu().numpy()
 
 
 def load(

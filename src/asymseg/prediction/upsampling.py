@@ -1,6 +1,6 @@
 """Coarse logits at an image's own size, some rows at a time, so that the full map need never exist."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,10 +26,15 @@ class View:
 
 def bands(view: View, size: tuple[int, int]) -> Iterator[slice]:
     """Rows of an image of `size`, in portions that are upsampled together."""
-    height, width = size
-    step = max(1, NUMBERS_AT_ONCE // (view.logits.shape[1] * max(width, view.covers[1])))
-    for first in range(0, height, step):
-        yield slice(first, min(first + step, height))
+    step = max(1, NUMBERS_AT_ONCE // numbers_per_row(view, size))
+    for first in range(0, size[0], step):
+        yield slice(first, min(first + step, size[0]))
+
+
+def numbers_per_row(view: View, size: tuple[int, int]) -> int:
+    """Logits that are made for one row of an image of `size`."""
+    rows = max(1, -(-view.seen[0] // size[0]))
+    return view.logits.shape[1] * max(size[1], rows * view.covers[1])
 
 
 def upsampled(view: View, size: tuple[int, int], rows: slice, align_corners: bool) -> Float[Tensor, "n r w"]:
@@ -37,19 +42,37 @@ def upsampled(view: View, size: tuple[int, int], rows: slice, align_corners: boo
 
     Equal to the last bits: rows are blended before columns here.
     """
-    logits, device = view.logits, view.logits.device
-    if view.seen == size:
-        wanted = torch.arange(rows.start, rows.stop, device=device)
-        logits = _rows(logits, _sources(wanted, logits.shape[2], view.covers[0], align_corners))
-        logits = _columns(logits, view.covers[1], align_corners)[..., : size[1]]
-    else:
-        wanted = _sources(torch.arange(rows.start, rows.stop, device=device), view.seen[0], size[0], align_corners)
-        first, last = int(wanted[0]), min(int(wanted[-1]) + 1, view.seen[0] - 1)
-        seen = torch.arange(first, last + 1, device=device)
-        logits = _rows(logits, _sources(seen, logits.shape[2], view.covers[0], align_corners))
-        logits = _columns(logits, view.covers[1], align_corners)[..., : view.seen[1]]
-        logits = _columns(_rows(logits, wanted - first), size[1], align_corners)
-    return logits[0].flip(2) if view.mirrored else logits[0]
+
+    def seen(wanted: slice) -> Float[Tensor, "1 n r v"]:
+        return enlarged(view.logits, view.covers, view.seen[1], wanted, align_corners)
+
+    maps = resized(seen, view.seen, size, rows, align_corners)
+    return maps[0].flip(2) if view.mirrored else maps[0]
+
+
+def enlarged(
+    logits: Float[Tensor, "1 n i j"], covers: tuple[int, int], width: int, rows: slice, align_corners: bool
+) -> Float[Tensor, "1 n r {width}"]:
+    """Some rows of logits brought to the size that they cover, cropped to `width`."""
+    wanted = torch.arange(rows.start, rows.stop, device=logits.device)
+    logits = _rows(logits, _sources(wanted, logits.shape[2], covers[0], align_corners))
+    return _columns(logits, covers[1], align_corners)[..., :width]
+
+
+def resized(
+    seen: Callable[[slice], Float[Tensor, "1 n r v"]],
+    length: tuple[int, int],
+    size: tuple[int, int],
+    rows: slice,
+    align_corners: bool,
+) -> Float[Tensor, "1 n r w"]:
+    """Some rows of a map brought from one size to another; `seen` gives rows of the map as it is."""
+    if length == size:
+        return seen(rows)
+    wanted = _sources(torch.arange(rows.start, rows.stop), length[0], size[0], align_corners)
+    first, last = int(wanted[0]), min(int(wanted[-1]) + 1, length[0] - 1)
+    maps = seen(slice(first, last + 1))
+    return _columns(_rows(maps, (wanted - first).to(maps.device)), size[1], align_corners)
 
 
 def _sources(wanted: Tensor, length: int, target: int, align_corners: bool) -> Float[Tensor, " r"]:

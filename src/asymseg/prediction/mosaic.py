@@ -1,0 +1,126 @@
+"""A view of an image that the network saw by overlapping windows, blended when its rows are asked for."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from asymseg.errors import ConfigError
+from asymseg.prediction.execution import Coarse
+from asymseg.prediction.portions import Portions, fits
+from asymseg.prediction.upsampling import enlarged, resized
+from asymseg.prediction.windows import Axis
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Coarse logits of the windows that lie side by side."""
+
+    logits: Float[Tensor, "k n i j"]
+    covers: tuple[int, int]
+    """Height and width in pixels that each stands for: the window, padded to what the backbone takes."""
+
+
+class Strips(Mapping[int, Strip]):
+    """Strips that are made when they are asked for, and forgotten once those further down are."""
+
+    def __init__(self, look: Callable[[int], Strip], count: int) -> None:
+        self.look, self.count = look, count
+        self.held: dict[int, Strip] = {}
+
+    def __getitem__(self, number: int) -> Strip:
+        if number not in self.held:
+            self.held[number] = self.look(number)
+        return self.held[number]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(range(self.count))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def forget_above(self, number: int) -> None:
+        for old in [held for held in self.held if held < number]:
+            del self.held[old]
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """What the network said of the windows of one form in which it saw an image."""
+
+    strips: Mapping[int, Strip]
+    """From top to bottom."""
+    down: Axis
+    across: Axis
+    seen: tuple[int, int]
+    """Height and width of the image as the windows were cut from it."""
+    mirrored: bool
+    shares: bool
+    """Whether windows are blended by their probabilities, and not by their logits."""
+
+    def numbers_per_row(self, size: tuple[int, int]) -> int:
+        """Scores that are made for one row of an image of `size`."""
+        rows = max(1, -(-self.seen[0] // size[0]))
+        return self.strips[0].logits.shape[1] * max(size[1], rows * self.seen[1])
+
+
+def blended(view: Mosaic, size: tuple[int, int], rows: slice, align_corners: bool) -> Float[Tensor, "n r w"]:
+    """Scores of some rows of the image: windows at the size at which they were seen, blended, brought to `size`."""
+    maps = resized(lambda wanted: _blend(view, wanted, align_corners), view.seen, size, rows, align_corners)
+    return maps[0].flip(2) if view.mirrored else maps[0]
+
+
+def _blend(view: Mosaic, rows: slice, align_corners: bool) -> Float[Tensor, "1 n r v"]:
+    touched = view.down.touching(rows.start, rows.stop)
+    if isinstance(view.strips, Strips):
+        view.strips.forget_above(touched[0])
+    first = view.strips[touched[0]].logits
+    total = torch.empty(
+        (1, first.shape[1], rows.stop - rows.start, view.seen[1]),
+        device=first.device,
+        memory_format=torch.channels_last,
+    ).zero_()
+    for number in touched:
+        top = view.down.starts[number]
+        held = slice(max(rows.start, top), min(rows.stop, top + view.down.window))
+        within = slice(held.start - top, held.stop - top)
+        heights = view.down.share(number)[within].to(total.device)
+        strip = view.strips[number]
+        for place, left in enumerate(view.across.starts):
+            piece = enlarged(strip.logits[place, None], strip.covers, view.across.window, within, align_corners)
+            piece = piece.softmax(dim=1) if view.shares else piece
+            piece = piece * (heights[:, None] * view.across.share(place).to(total.device))
+            total[..., held.start - rows.start : held.stop - rows.start, left : left + view.across.window] += piece
+    return total
+
+
+def see_strip(
+    coarse: Coarse, pixels: Float[Tensor, "1 c h w"], down: Axis, across: Axis, number: int, portions: Portions
+) -> Strip:
+    """What the network says of one row of windows, as many at once as memory allows. Raises ConfigError."""
+    top = down.starts[number]
+    row = pixels[:, :, top : top + down.window]
+    size, logits, covers = (down.window, across.window), [], (0, 0)
+    first = 0
+    while first < len(across.starts):
+        count = portions.windows(len(across.starts), size)
+        lefts = across.starts[first : first + count]
+
+        def look(lefts: tuple[int, ...] = lefts) -> None:
+            nonlocal covers
+            said, covers = coarse(torch.cat([row[..., left : left + across.window] for left in lefts]))
+            logits.append(said)
+
+        if fits(look):
+            first += len(lefts)
+        elif count == 1:
+            raise ConfigError(
+                f"not even one window of {size[0]}x{size[1]} pixels fits into memory ({coarse.device.type}); choose a "
+                "smaller --window"
+            )
+        else:
+            portions.lower("fewer windows go through the network at once")
+            portions.pixels = count // 2 * size[0] * size[1]
+    return Strip(torch.cat(logits), covers)
