@@ -1,0 +1,163 @@
+"""Likely label errors: regions where a model is sure of another class than the label says, most suspicious first."""
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int64, UInt8
+from torch import Tensor
+
+from asymseg.classes import IGNORE
+from asymseg.data.dataset import DataSet
+from asymseg.data.loader import prefetched, read_pair
+from asymseg.errors import DataError
+from asymseg.evaluation.regions import connected_regions, inner
+from asymseg.prediction.predict import Predictor
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A region of one image whose label a model contradicts."""
+
+    image: str
+    """The pair's name."""
+    box: tuple[int, int, int, int]
+    """Top, left, bottom and right in pixels; the last two lie outside."""
+    area: int
+    labelled: str
+    predicted: str
+    confidence: float
+    """Mean probability of the predicted class over the region."""
+    doubt: float
+    """Mean probability of the labelled class over the region."""
+    score: float
+    """What the suspects are ranked by; means nothing by itself."""
+    region: Bool[np.ndarray, "h w"] = field(compare=False, repr=False)
+    """Which pixels of the box."""
+
+
+def find_label_errors(
+    predictor: Predictor,
+    dataset: DataSet,
+    split: str,
+    *,
+    most: int = 200,
+    seam: float = 0.005,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Suspect, ...]:
+    """The `most` likely label errors of a split, best first. Memory does not grow with the number of images.
+
+    Args:
+        predictor: A model of the data's classes. It may have been trained on these labels, errors and all, as long as
+            it has not learnt them by heart.
+        dataset: The data.
+        split: Which part: train, val or test.
+        most: How many are kept.
+        seam: How far from its edge a region is not judged, as a share of the image's diagonal: models and annotators
+            draw edges differently.
+        workers: Threads that decode images ahead.
+        progress: Called with (images done, images in all).
+
+    Raises:
+        DataError: Data that cannot be used, or of other classes than the model's.
+    """
+    pairs = dataset.splits.get(split)
+    if not pairs:
+        raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
+    classes, names = dataset.classes, dataset.classes.names
+    if names != predictor.info.classes.names:
+        raise DataError(
+            f"the model's classes are {', '.join(predictor.info.classes.names)}; the data's are {', '.join(names)}: "
+            "look for label errors with a model of the same classes"
+        )
+    best: defaultdict[tuple[str, str], list[tuple[float, int, Suspect]]] = defaultdict(list)
+    totals, counts = np.zeros(len(classes)), np.zeros(len(classes))
+    channels = len(predictor.info.mean)
+    decoded = prefetched(pairs, lambda pair: read_pair(pair, classes, channels), workers)
+    for done, (pair, (image, label)) in enumerate(zip(pairs, decoded, strict=True), start=1):
+        view = _seen(predictor, image, label)
+        known = view.label != IGNORE
+        totals += np.bincount(view.label[known], view.doubt[known], len(classes))
+        counts += np.bincount(view.label[known], minlength=len(classes))
+        for suspect in _suspects(view, pair.name, names, seam):
+            kept = best[suspect.labelled, suspect.predicted]
+            entry = (suspect.score, -done, suspect)
+            if len(kept) < most:
+                heapq.heappush(kept, entry)
+            elif entry[:2] > kept[0][:2]:
+                heapq.heapreplace(kept, entry)
+        if progress is not None:
+            progress(done, len(pairs))
+    trust = dict(zip(names, totals / np.maximum(counts, 1), strict=True))
+    found = [
+        replace(suspect, score=suspect.score * float(trust[suspect.labelled] * trust[suspect.predicted]))
+        for kept in best.values()
+        for _, _, suspect in kept
+    ]
+    return tuple(sorted(found, key=lambda suspect: (-suspect.score, suspect.image, suspect.box))[:most])
+
+
+@dataclass(frozen=True)
+class _View:
+    """One image's label and what the model says of it."""
+
+    label: UInt8[np.ndarray, "h w"]
+    predicted: UInt8[np.ndarray, "h w"]
+    confidence: Float[np.ndarray, "h w"]
+    doubt: Float[np.ndarray, "h w"]
+
+
+def _seen(predictor: Predictor, image: Tensor, label: UInt8[Tensor, "h w"]) -> _View:
+    shares = predictor.probabilities(image)
+    confidence, predicted = shares.max(dim=0)
+    wanted = label.to(shares.device).long().clamp(max=shares.shape[0] - 1)[None]  # 1 h w
+    doubt = shares.gather(0, wanted)[0]
+    return _View(label.numpy(), predicted.to(torch.uint8).cpu().numpy(), confidence.cpu().numpy(), doubt.cpu().numpy())
+
+
+def _suspects(view: _View, image: str, names: tuple[str, ...], seam: float) -> Iterator[Suspect]:
+    """The regions of one image that are called one other class, and are more than a seam."""
+    wrong = (view.label != view.predicted) & (view.label != IGNORE)
+    if not wrong.any():
+        return
+    pairs = np.where(wrong, view.label.astype(np.int64) * 256 + view.predicted, -1)
+    regions = connected_regions(pairs)
+    depth = max(1, round(seam * math.hypot(*view.label.shape)))
+    deep = inner(regions, depth) & wrong
+    area, core = np.bincount(regions.ravel()), np.bincount(regions[deep], minlength=int(regions.max()) + 1)
+    sizes = [_sizes(connected_regions(part)) for part in (view.label, view.predicted)]
+    for number in np.flatnonzero(core):
+        region = regions == number
+        box = _box(region)
+        place = np.s_[box[0] : box[2], box[1] : box[3]]
+        inside = region[place]
+        # An error is a whole thing: a region of the label that is nothing of the kind, or one that the label has not.
+        whole = max(area[number] / size[place][inside].max() for size in sizes)
+        confidence, doubt = (float(part[place][inside].mean()) for part in (view.confidence, view.doubt))
+        yield Suspect(
+            image=image,
+            box=box,
+            area=int(area[number]),
+            labelled=names[view.label[place][inside][0]],
+            predicted=names[view.predicted[place][inside][0]],
+            confidence=confidence,
+            doubt=doubt,
+            score=float(np.sqrt(core[number]) * whole * max(0.0, confidence - doubt)),
+            region=inside,
+        )
+
+
+def _sizes(regions: Int64[np.ndarray, "h w"]) -> Int64[np.ndarray, "h w"]:
+    """How many pixels each pixel's region has."""
+    sizes: np.ndarray = np.bincount(regions.ravel())[regions]
+    return sizes
+
+
+def _box(region: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
