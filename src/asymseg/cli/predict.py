@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from asymseg.cli.rasters import predict_one_raster
 from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_compile_time
 
 
@@ -27,8 +28,17 @@ def predict(
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
     compile: Annotated[bool, Parameter(negative=())] = False,
     fold: bool = True,
+    tile: int = 1024,
+    overlap: int = 128,
+    bands: list[int] | None = None,
+    polygons: Path | None = None,
 ) -> None:
     """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
+
+    A raster is predicted tile by tile in memory that does not grow with it, and becomes a cloud-optimised GeoTIFF of
+    class ids with its georeference; a run that was killed goes on by itself. A file is taken for a raster where -o is a
+    .tif; or, unless -o is a .png, where it is a .vrt, .jp2 or .img, or a TIFF with a georeference or of more than 64
+    million pixels.
 
     Exits with 3 where some images could not be read; the others are done.
 
@@ -39,11 +49,11 @@ def predict(
     inputs
         An image, a folder, or a pattern in quotes such as "photos/*.jpg".
     out
-        Folder for the results, or for one image a file NAME.png.
+        Folder for the results; for one image also a file NAME.png, for a raster NAME.tif.
     overlay
         Also write NAME_overlay.jpg: the image with the classes' colours over it.
     probabilities
-        Also write NAME_probabilities.npz: float16, classes x height x width.
+        Also write NAME_probabilities.npz: float16, classes x height x width; of a raster, NAME_probabilities.tif.
     mode
         See an image whole, or slide over it by windows; this and the six below are by default as the model says.
     window
@@ -66,9 +76,18 @@ def predict(
         Compile the network, anew for each size of image; for many images of one size on a GPU.
     fold
         Use the network's evaluation form, which has the same logits; --no-fold keeps the plain one.
+    tile
+        Rasters: height and width of what the network sees at once.
+    overlap
+        Rasters: pixels by which tiles overlap, and over which one fades into the next.
+    bands
+        Rasters: the bands to take, counted from 1, as in --bands 4 3 2; otherwise all but alpha.
+    polygons
+        Rasters: also write the regions of one class to NAME.gpkg or NAME.geojson.
     """
     from asymseg.prediction.files import predict_files
     from asymseg.prediction.predict import load
+    from asymseg.prediction.raster.reading import is_raster
 
     console = make_console()
     predictor = load(model, device, precision=precision, compile=compile, fold=fold).seeing(
@@ -80,6 +99,18 @@ def predict(
         flip=flip,
         average=average,
     )
+    if is_raster(inputs, out):
+        predict_one_raster(
+            predictor,
+            inputs,
+            out,
+            tile=tile,
+            overlap=overlap,
+            bands=bands,
+            probabilities=probabilities,
+            polygons=polygons,
+        )
+        return
     with progress_bar(console, "predict") as advance:
         outcome = predict_files(predictor, inputs, out, overlay=overlay, probabilities=probabilities, progress=advance)
     say_compile_time(predictor.coarse.compile_seconds, console)

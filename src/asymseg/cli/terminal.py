@@ -27,8 +27,8 @@ def make_console() -> "Console":
 
 
 @contextmanager
-def progress_bar(console: "Console", title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar with speed and remaining time; gives a function of (images done, images in all)."""
+def progress_bar(console: "Console", title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+    """A bar with speed and remaining time; gives a function of (units done, units in all)."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -53,7 +53,7 @@ def progress_bar(console: "Console", title: str) -> Iterator[Callable[[int, int]
 
         def advance(done: int, total: int) -> None:
             speed = done / max(time.monotonic() - started, 1e-9)
-            bar.update(task, completed=done, total=total, speed=f"{speed:.1f} images/s")
+            bar.update(task, completed=done, total=total, speed=f"{speed:.1f} {unit}/s")
 
         yield advance
 

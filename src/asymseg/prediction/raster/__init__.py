@@ -1,0 +1,1 @@
+"""Rasters of any size: read window by window, predicted tile by tile, written as cloud-optimised GeoTIFF."""

@@ -1,0 +1,204 @@
+"""Predict a raster of any size: tiles that overlap and blend, in memory that does not grow with the raster."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from asymseg.classes import IGNORE, Classes
+from asymseg.data.loader import prefetched
+from asymseg.errors import AsymsegError, DataError
+from asymseg.prediction.predict import Predictor
+from asymseg.prediction.raster.blending import Axis, add_tile, lay_tiles
+from asymseg.prediction.raster.polygons import check_polygons, write_polygons
+from asymseg.prediction.raster.reading import Raster
+from asymseg.prediction.raster.state import Unfinished, model_key, unfinished
+from asymseg.prediction.raster.writing import (
+    PROBABILITY_STEPS,
+    describe_classes,
+    describe_pixels,
+    describe_probabilities,
+    georeference,
+    write_cog,
+)
+
+_CLASSES, _SHARES = "classes.raw", "probabilities.raw"
+
+
+@dataclass(frozen=True)
+class RasterOutcome:
+    """What was written, and how."""
+
+    path: Path
+    size: tuple[int, int]
+    tiles: int
+    resumed: int
+    """Tiles that an earlier, interrupted run had done."""
+    probabilities: Path | None = None
+    regions: int | None = None
+    """Polygons that were written, where they were asked for."""
+
+
+def predict_raster(
+    predictor: Predictor,
+    source: Path,
+    out: Path,
+    *,
+    tile: int = 1024,
+    overlap: int = 128,
+    bands: Sequence[int] | None = None,
+    probabilities: bool = False,
+    polygons: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda _line: None,
+) -> RasterOutcome:
+    """Write the classes of a raster as a cloud-optimised GeoTIFF: palette, class names, georeference, 255 for no data.
+
+    The network sees tiles of `tile` x `tile` pixels. Where they overlap, their probabilities are averaged, with weights
+    that fall towards a tile's edge. Memory is that of a tile; the pixels that are done lie on the disk, one byte each,
+    in a hidden folder beside `out`.
+
+    A run that was killed goes on by itself at the row of tiles where it was, and gives the same bytes; with another
+    model, input or setting it starts anew. `say` is told of both. With `probabilities` there is also
+    NAME_probabilities.tif: a band of bytes for each class, with their scale. `polygons`, a name in .gpkg or .geojson,
+    is where the regions of one class go.
+
+    Raises DataError for a raster that cannot be read or does not fit, AsymsegError where rasterio is missing, the disk
+    is full or another run is writing `out`.
+    """
+    if polygons is not None:
+        check_polygons(polygons)
+    with Raster(source, predictor.info, bands) as raster, raster.cached(tile):
+        _check_out(out, raster)
+        rows, columns = (lay_tiles(length, tile, overlap) for length in raster.size)
+        settings = {
+            "model": model_key(predictor.network, predictor.info),
+            "input": [str(source.resolve()), *_fingerprint(raster)],
+            "setting": [tile, overlap, raster.bands, probabilities],
+            "arithmetic": [torch.__version__, str(predictor.device), predictor.coarse.precision],
+        }
+        with unfinished(out, settings) as state:
+            _check_room(state, raster, len(predictor.info.classes) if probabilities else 0)
+            resumed = state.rows * len(columns.starts)
+            if state.started_anew:
+                say(f"starting anew: {state.started_anew}")
+            elif state.rows:
+                say(f"going on at tile {resumed} of {len(rows.starts) * len(columns.starts)}, where a run was stopped")
+            _predict_tiles(predictor, raster, rows, columns, state, probabilities, progress)
+            say("writing the GeoTIFF")
+            shares = out.with_name(f"{out.stem}_probabilities.tif") if probabilities else None
+            if shares is not None:
+                described = describe_pixels(state.path(_SHARES), raster.size, len(predictor.info.classes))
+                describe_probabilities(described, predictor.info.classes)
+                _finish(described, raster, state.path("probabilities.tif"), shares, "AVERAGE")
+            described = describe_pixels(state.path(_CLASSES), raster.size, 1)
+            describe_classes(described, predictor.info.classes)
+            georeference(described, raster.dataset)
+            regions = None
+            if polygons is not None:
+                say("writing the polygons")
+                regions = _write_polygons(described, polygons, predictor.info.classes, state)
+            _finish(described, raster, state.path("classes.tif"), out, "MODE")
+    return RasterOutcome(out, raster.size, len(rows.starts) * len(columns.starts), resumed, shares, regions)
+
+
+def _predict_tiles(
+    predictor: Predictor,
+    raster: Raster,
+    rows: Axis,
+    columns: Axis,
+    state: Unfinished,
+    probabilities: bool,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    """Predict the rows of tiles that are not done, and put their pixels into the state's files."""
+    across, classes = len(columns.starts), len(predictor.info.classes)
+    for row in range(state.rows, len(rows.starts)):
+        above = state.sums(row - 1, across) if row > 0 else repeat(None)
+        left = None
+        for column, (image, valid) in enumerate(_read_row(raster, rows.span(row), columns)):
+            shares = predictor.probabilities(image) if valid.any() else None
+            sums, below, left = add_tile(shares, (row, column), rows, columns, left, next(above), classes)
+            valid = valid[: sums.shape[1], : sums.shape[2]]
+            _write(
+                state, sums, valid, (rows.done(row).start, columns.done(column).start), columns.length, probabilities
+            )
+            state.keep_sums(row, column, below)
+            if progress is not None:
+                progress(row * across + column + 1, len(rows.starts) * across)
+        state.advance(*((_CLASSES, _SHARES) if probabilities else (_CLASSES,)))
+
+
+def _read_row(raster: Raster, rows: slice, columns: Axis) -> Iterator[tuple[Tensor, Bool[np.ndarray, "h w"]]]:
+    """Each tile of a row and which of its pixels hold data, read while the one before is predicted."""
+    spans = [columns.span(number) for number in range(len(columns.starts))]
+    return prefetched(spans, lambda span: raster.read_valid(rows, span), 1)  # one thread: a dataset is not for two
+
+
+def _write(
+    state: Unfinished,
+    sums: Float[Tensor, "n h w"],
+    valid: Bool[np.ndarray, "h w"],
+    corner: tuple[int, int],
+    width: int,
+    probabilities: bool,
+) -> None:
+    """Put finished pixels into the state's files."""
+    classes = sums.argmax(dim=0).byte().cpu().numpy()
+    classes[~valid] = IGNORE
+    state.write(_CLASSES, classes[None], *corner, width)
+    if probabilities:
+        steps = (sums * PROBABILITY_STEPS).round().clamp(0, PROBABILITY_STEPS).byte().cpu().numpy()
+        steps[:, ~valid] = IGNORE
+        state.write(_SHARES, steps, *corner, width)
+
+
+def _finish(described: Path, raster: Raster, temporary: Path, out: Path, overviews: str) -> None:
+    georeference(described, raster.dataset)
+    write_cog(described, temporary, overviews)
+    os.replace(temporary, out)
+
+
+def _write_polygons(described: Path, polygons: Path, classes: Classes, state: Unfinished) -> int:
+    temporary = state.path(f"polygons{polygons.suffix.lower()}")
+    temporary.unlink(missing_ok=True)  # of an earlier run
+    regions = write_polygons(described, temporary, classes)
+    polygons.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(temporary, polygons)
+    return regions
+
+
+def _fingerprint(raster: Raster) -> list[object]:
+    """What tells a changed raster from the same one: its size, and those of its files with their times."""
+    facts: list[object] = [*raster.size]
+    for name in sorted(raster.dataset.files):
+        if Path(name).is_file():
+            stat = Path(name).stat()
+            facts += [name, stat.st_size, stat.st_mtime_ns]
+    return facts
+
+
+def _check_out(out: Path, raster: Raster) -> None:
+    sources = {Path(name).resolve() for name in (raster.path, *raster.dataset.files)}
+    if out.resolve() in sources:
+        raise DataError(f"{out}: is the raster itself, or a part of it; choose another -o")
+    if out.is_dir():
+        raise DataError(f"{out}: a folder; give -o a file NAME.tif")
+
+
+def _check_room(state: Unfinished, raster: Raster, shares: int) -> None:
+    """Refuse to start what a full disk would stop: a byte for each pixel and class, and as many for the result."""
+    there = sum(state.path(name).stat().st_size for name in (_CLASSES, _SHARES) if state.path(name).exists())
+    needed = 2 * raster.size[0] * raster.size[1] * (1 + shares) - there
+    free = shutil.disk_usage(state.folder).free
+    if needed > free:
+        raise AsymsegError(
+            f"{state.folder.parent}: {free / 2**30:.1f} GiB free, up to {needed / 2**30:.1f} needed; make room"
+        )

@@ -1,0 +1,62 @@
+"""Tiles that overlap: each pixel's weights add up to 1, and sums kept in pieces are the plain sum over all tiles."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asymseg.errors import ConfigError
+from asymseg.prediction.raster.blending import add_tile, lay_tiles
+
+SIDES = st.integers(1, 30)
+
+
+@settings(deadline=None, max_examples=50)
+@given(length=SIDES, tile=SIDES, overlap=SIDES)
+def test_tiles_cover_a_side_and_their_weights_add_up_to_one(length, tile, overlap):
+    overlap = min(overlap, tile - 1)
+    axis = lay_tiles(length, tile, overlap)
+    total = torch.zeros(length)
+    for number, weights in enumerate(axis.weights):
+        span = axis.span(number)
+        assert 0 <= span.start < span.stop <= length
+        assert span.stop - span.start == min(tile, length)
+        total[span] += weights
+    torch.testing.assert_close(total, torch.ones(length))
+    done = [pixel for number in range(len(axis.starts)) for pixel in range(length)[axis.done(number)]]
+    assert done == list(range(length))
+
+
+def test_weights_rise_over_the_overlap():
+    axis = lay_tiles(10, 6, 2)
+    assert axis.starts == (0, 4)
+    torch.testing.assert_close(axis.weights[0], torch.tensor([1, 1, 1, 1, 0.75, 0.25]))
+    torch.testing.assert_close(axis.weights[1], torch.tensor([0.25, 0.75, 1, 1, 1, 1]))
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(8, 8), (8, -1)])
+def test_an_overlap_as_wide_as_a_tile_is_refused(tile, overlap):
+    with pytest.raises(ConfigError, match="overlap"):
+        lay_tiles(20, tile, overlap)
+
+
+@settings(deadline=None, max_examples=50)
+@given(height=SIDES, width=SIDES, tile=st.integers(4, 12), overlap=st.integers(0, 11), seed=st.integers(0, 99))
+def test_sums_in_pieces_are_the_plain_sum(height, width, tile, overlap, seed):
+    overlap = min(overlap, tile - 1)
+    rows, columns = lay_tiles(height, tile, overlap), lay_tiles(width, tile, overlap)
+    generator = torch.Generator().manual_seed(seed)
+    plain, pieced = torch.zeros(2, height, width), torch.full((2, height, width), torch.nan)
+    above: list[torch.Tensor | None] = [None] * len(columns.starts)
+    for row in range(len(rows.starts)):
+        left = None
+        for column in range(len(columns.starts)):
+            shape = (2, len(rows.weights[row]), len(columns.weights[column]))
+            said = torch.rand(shape, generator=generator) if (row + column + seed) % 4 else None
+            if said is not None:
+                weights = rows.weights[row][:, None] * columns.weights[column]
+                plain[:, rows.span(row), columns.span(column)] += said * weights
+            sums, above[column], left = add_tile(said, (row, column), rows, columns, left, above[column], 2)
+            assert pieced[:, rows.done(row), columns.done(column)].isnan().all()
+            pieced[:, rows.done(row), columns.done(column)] = sums
+    torch.testing.assert_close(pieced, plain)
