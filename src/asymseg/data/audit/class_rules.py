@@ -1,0 +1,129 @@
+"""What the counts of all masks together say about the classes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from asymseg.classes import IGNORE, Classes
+from asymseg.data.audit.findings import Finding
+from asymseg.data.audit.scan import PairFacts, class_pixels
+from asymseg.data.pairing import listed
+
+_SHOWN = 8
+_STRAY_MASKS = 0.05
+_STRAY_PIXELS = 0.005
+_RARE = 1e-4
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """Pixels of each class and ignored pixels in each readable mask of a split."""
+
+    names: tuple[str, ...]
+    masks: tuple[Path, ...]
+    pixels: Int64[np.ndarray, "masks classes"]
+    ignored: Int64[np.ndarray, " masks"]
+
+
+def count_classes(pairs: tuple[PairFacts, ...], classes: Classes) -> dict[str, SplitCounts]:
+    """The counts of each split. Pixels that no class has are in none of them."""
+    grouped: dict[str, list[PairFacts]] = {}
+    for facts in pairs:
+        if not facts.mask.problem:
+            grouped.setdefault(facts.split, []).append(facts)
+    counts = {}
+    for split, group in grouped.items():
+        pixels, ignored = np.zeros((len(group), len(classes)), dtype=np.int64), np.zeros(len(group), dtype=np.int64)
+        for row, facts in enumerate(group):
+            for number, count in class_pixels(facts.mask, classes)[0].items():
+                if number == IGNORE:
+                    ignored[row] = count
+                else:
+                    pixels[row, number] = count
+        names, masks = tuple(facts.name for facts in group), tuple(facts.pair.mask for facts in group)
+        counts[split] = SplitCounts(names, masks, pixels, ignored)
+    return counts
+
+
+def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred: bool) -> list[Finding]:
+    """Classes that are nowhere, not in every split, hardly anywhere, or perhaps none at all."""
+    if not counts:
+        return []
+    totals = {split: part.pixels.sum(axis=0) for split, part in counts.items()}
+    everywhere = np.sum(list(totals.values()), axis=0)
+    findings = []
+    nowhere = [classes.names[number] for number in np.flatnonzero(everywhere == 0)]
+    if nowhere:
+        message = f"no pixel of {listed(nowhere, _SHOWN)} in any mask"
+        cure = "take them out of classes.json, or look whether their ids there are right"
+        findings.append(Finding("warning", "absent-class", message, cure))
+    for split, total in totals.items():
+        missing = [classes.names[number] for number in np.flatnonzero((total == 0) & (everywhere > 0))]
+        if missing:
+            effect = "cannot be learnt" if split == "train" else "get no score"
+            message = f"{split}: no pixel of {listed(missing, _SHOWN)}, which other parts have; there they {effect}"
+            cure = f"move images with {'it' if len(missing) == 1 else 'them'} to {split}"
+            findings.append(Finding("warning", "missing-class", message, cure))
+    stray = stray_classes(counts, classes) if inferred else []
+    return findings + stray + _scarce(counts, classes, everywhere, [finding.message for finding in stray])
+
+
+def stray_classes(counts: Mapping[str, SplitCounts], classes: Classes) -> list[Finding]:
+    """Inferred classes that are rather slips of a label tool: few pixels in few masks."""
+    pixels = np.concatenate([part.pixels for part in counts.values()])
+    labelled = pixels.sum(axis=1)
+    masks = [path for part in counts.values() for path in part.masks]
+    names = [name for part in counts.values() for name in part.names]
+    findings = []
+    for number, raw in enumerate(raw_ids(classes)):
+        rows = np.flatnonzero(pixels[:, number])
+        count = int(pixels[:, number].sum())
+        few_masks = 0 < len(rows) <= max(1, _STRAY_MASKS * len(pixels)) and len(rows) < len(pixels)
+        if few_masks and count < _STRAY_PIXELS * labelled[rows].sum():
+            where = listed([names[row] for row in rows], 3)
+            message = f"id {raw} became a class for {count} pixels in {where}; it looks like a slip of the label tool"
+            cure = f'mend the masks, or write classes.json: with "values": {{"{raw}": null}} these pixels do not count'
+            findings.append(Finding("warning", "stray-id", message, cure, tuple(masks[row] for row in rows)))
+    return findings
+
+
+def raw_ids(classes: Classes) -> list[int]:
+    """An id on disk for each class; the smallest, where several mean it."""
+    if classes.values is None:
+        return list(range(len(classes)))
+    found: dict[int, int] = {}
+    for raw, number in sorted(classes.values.items(), reverse=True):
+        found[number] = raw
+    return [found.get(number, -1) for number in range(len(classes))]
+
+
+def _scarce(
+    counts: Mapping[str, SplitCounts], classes: Classes, everywhere: np.ndarray, said: list[str]
+) -> list[Finding]:
+    """Classes in a single image, and classes of hardly any pixel."""
+    pixels = np.concatenate([part.pixels for part in counts.values()])
+    names = [name for part in counts.values() for name in part.names]
+    masks = [path for part in counts.values() for path in part.masks]
+    raws = raw_ids(classes)
+    known = [n for n in range(len(classes)) if not any(text.startswith(f"id {raws[n]} became") for text in said)]
+    seen_in = (pixels > 0).sum(axis=0)
+    once = [number for number in known if seen_in[number] == 1 and len(pixels) > 1]
+    findings = []
+    if once:
+        places = {number: int(np.flatnonzero(pixels[:, number])[0]) for number in once}
+        shown = listed([f"{classes.names[number]} in {names[row]}" for number, row in places.items()], _SHOWN)
+        files = tuple(dict.fromkeys(masks[row] for row in places.values()))
+        cure = "label more of them; one image can be in one split only"
+        findings.append(
+            Finding("note", "class-in-one-image", f"classes that one image alone has: {shown}", cure, files)
+        )
+    share = everywhere / max(1, int(everywhere.sum()))
+    rare = [number for number in known if 0 < share[number] < _RARE and number not in once]
+    if rare:
+        shown = listed([f"{classes.names[number]} ({100 * share[number]:.2g} %)" for number in rare], _SHOWN)
+        cure = "train with --train.class_weights median_frequency, or join them with others"
+        findings.append(Finding("note", "rare-class", f"classes of hardly any labelled pixel: {shown}", cure))
+    return findings
