@@ -14,8 +14,14 @@ IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 COUNT = 34
 """Ids there are, from 0 to 33. Those of no class count nowhere; licence plates, -1, are not drawn in the files."""
 
+CATEGORIES = (*("flat",) * 2, *("construction",) * 3, *("object",) * 3, *("nature",) * 2, "sky", *("human",) * 2) + (
+    "vehicle",
+) * 6
+
 CLASSES = replace(
-    CITYSCAPES, values={**{number: IGNORE for number in range(COUNT)}, **{raw: k for k, raw in enumerate(IDS)}}
+    CITYSCAPES,
+    values={**{number: IGNORE for number in range(COUNT)}, **{raw: k for k, raw in enumerate(IDS)}},
+    categories=CATEGORIES,
 )
 
 FINE = Origin(

@@ -4,13 +4,26 @@ import difflib
 from collections.abc import Callable
 from pathlib import Path
 
-from asymseg.data.catalog import cityscapes
+from asymseg.data.catalog import ade20k, camvid, cityscapes, coco, coco_stuff, cvat, labelme, pascal_context, voc2012
+from asymseg.data.catalog.huggingface import open_huggingface
 from asymseg.data.pairing import DataSet, hold_out
 from asymseg.errors import DataError
 
 KNOWN: dict[str, Callable[[Path], DataSet]] = {
     "cityscapes": cityscapes.open_fine,
     "cityscapes-coarse": cityscapes.open_coarse,
+    "ade20k": ade20k.open_ade20k,
+    "voc2012": voc2012.open_voc2012,
+    "voc2012-aug": voc2012.open_trainaug,
+    "pascal-context": pascal_context.open_59,
+    "pascal-context-60": pascal_context.open_60,
+    "coco-stuff": coco_stuff.open_164k,
+    "coco-stuff-10k": coco_stuff.open_10k,
+    "camvid": camvid.open_camvid,
+    "coco": coco.open_coco,
+    "labelme": labelme.open_labelme,
+    "cvat": cvat.open_cvat,
+    "hf": lambda path: open_huggingface(path.as_posix()),
 }
 """What can stand before the colon, and what opens the path behind it."""
 

@@ -1,0 +1,124 @@
+"""LabelMe: a JSON file of shapes beside each image, drawn as labelme itself draws them."""
+
+import base64
+import io
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from asymseg.classes import IGNORE, Classes
+from asymseg.data.catalog.folders import not_there
+from asymseg.data.pairing import DataSet, Pair
+from asymseg.errors import DataError
+
+_IGNORED, _BACKGROUND = "__ignore__", "_background_"
+_LINE_WIDTH, _POINT_RADIUS = 10, 5
+_EXPECTED = "LabelMe's *.json, each with the image that its imagePath names"
+
+
+@dataclass(frozen=True)
+class LabelMeLabels:
+    """Draws the shapes of a file in their order, later ones over earlier ones."""
+
+    names: tuple[str, ...]
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Class ids H W; 0, the background, where no shape is."""
+        content = _read(path)
+        size = (content["imageHeight"], content["imageWidth"])
+        labels = np.zeros(size, dtype=np.uint8)
+        for shape in content["shapes"]:
+            number = IGNORE if shape["label"] == _IGNORED else self.names.index(shape["label"])
+            labels[_drawn(shape, size, path)] = number
+        return labels
+
+
+def open_labelme(root: Path) -> DataSet:
+    """Every image with a file below `root`. The classes are those of labels.txt there, or all labels by their names."""
+    if not root.is_dir():
+        raise not_there(root, _EXPECTED)
+    files = sorted(path for path in root.rglob("*.json") if not path.name.startswith("."))
+    contents = {path: content for path in files if "shapes" in (content := _read(path))}
+    if not contents:
+        raise not_there(root, _EXPECTED)
+    found = {shape["label"] for content in contents.values() for shape in content["shapes"]}
+    listed = root / "labels.txt"
+    if listed.is_file():
+        names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+        surplus = sorted(found - set(names) - {_IGNORED, _BACKGROUND})
+        if surplus:
+            raise DataError(f"{listed}: lacks the label {surplus[0]!r} that is used; add it")
+    else:
+        names = sorted(found)
+    names = [_BACKGROUND, *(name for name in names if name not in (_IGNORED, _BACKGROUND))]
+    labels = LabelMeLabels(tuple(names))
+    pairs = tuple(
+        Pair(path.relative_to(root).with_suffix("").as_posix(), _image_of(path, content), path, labels=labels)
+        for path, content in contents.items()
+    )
+    splits: dict[str, tuple[Pair, ...]] = {}
+    for split in ("train", "val", "test"):
+        part = tuple(pair for pair in pairs if pair.name.startswith(f"{split}/"))
+        if part:
+            splits[split] = part
+    classes = Classes(("background", *names[1:]))
+    return DataSet(classes, splits or {"train": pairs}, ("the pixels of no shape are the class background",))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: not LabelMe's form; remove it, or save it by LabelMe again")
+    return content
+
+
+def _image_of(path: Path, content: dict[str, Any]) -> Path:
+    image = path.parent / str(content.get("imagePath", "")).replace("\\", "/")
+    if not image.is_file():
+        raise DataError(f"{path}: its image {image} is not there; imagePath must name it, seen from the file")
+    return image
+
+
+def _drawn(shape: dict[str, Any], size: tuple[int, int], path: Path) -> np.ndarray:
+    """Where a shape is, H W."""
+    kind = shape.get("shape_type") or "polygon"
+    points = [(float(x), float(y)) for x, y in shape["points"]]
+    if kind == "mask":
+        return _pasted(shape["mask"], points, size)
+    picture = Image.new("1", (size[1], size[0]))
+    draw = ImageDraw.Draw(picture)
+    if kind == "polygon" and len(points) > 2:
+        draw.polygon(points, outline=1, fill=1)
+    elif kind == "rectangle" and len(points) == 2:
+        (left, right), (top, bottom) = (sorted(values) for values in zip(*points, strict=True))
+        draw.rectangle((left, top, right, bottom), outline=1, fill=1)
+    elif kind == "circle" and len(points) == 2:
+        (x, y), rim = points[0], math.dist(points[0], points[1])
+        draw.ellipse((x - rim, y - rim, x + rim, y + rim), outline=1, fill=1)
+    elif kind in ("line", "linestrip") and len(points) > 1:
+        draw.line(points, fill=1, width=_LINE_WIDTH)
+    elif kind in ("point", "points") and points:
+        for x, y in points:
+            draw.ellipse((x - _POINT_RADIUS, y - _POINT_RADIUS, x + _POINT_RADIUS, y + _POINT_RADIUS), 1, 1)
+    else:
+        raise DataError(f"{path}: a {kind} of {len(points)} points cannot be drawn; mend it in LabelMe")
+    return np.array(picture)
+
+
+def _pasted(content: str, points: list[tuple[float, float]], size: tuple[int, int]) -> np.ndarray:
+    """A shape that is kept as a small picture with the place of its first corner."""
+    with Image.open(io.BytesIO(base64.b64decode(content))) as opened:
+        small = np.array(opened).astype(bool)
+    left, top = (int(value) for value in points[0])
+    where = np.zeros(size, dtype=bool)
+    part = where[top : top + small.shape[0], left : left + small.shape[1]]
+    part[:] = small[: part.shape[0], : part.shape[1]]
+    return where
