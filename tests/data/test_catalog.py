@@ -335,7 +335,8 @@ def test_all_that_reads_pairs_reads_these(tmp_path, name, make):
             cached = read_cached(tmp_path / "cache", pair, dataset.classes, 3)
             assert (cached[0] == image).all()
             assert (cached[1] == mask).all()
-    assert len(list((tmp_path / "cache").rglob("*.npy"))) == len(pairs) + len({(pair.mask, pair.labels) for pair in pairs})
+    masks = {(pair.mask, pair.labels) for pair in pairs}
+    assert len(list((tmp_path / "cache").rglob("*.npy"))) == len(pairs) + len(masks)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
