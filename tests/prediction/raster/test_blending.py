@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asymseg.errors import ConfigError
-from asymseg.prediction.raster.blending import add_tile, lay_tiles
+from asymseg.prediction.raster.blending import add_tile, finished, lay_tiles, span
 
 SIDES = st.integers(1, 30)
 
@@ -17,21 +17,14 @@ def test_tiles_cover_a_side_and_their_weights_add_up_to_one(length, tile, overla
     overlap = min(overlap, tile - 1)
     axis = lay_tiles(length, tile, overlap)
     total = torch.zeros(length)
-    for number, weights in enumerate(axis.weights):
-        span = axis.span(number)
-        assert 0 <= span.start < span.stop <= length
-        assert span.stop - span.start == min(tile, length)
-        total[span] += weights
+    for number in range(len(axis.starts)):
+        part = span(axis, number)
+        assert 0 <= part.start < part.stop <= length
+        assert part.stop - part.start == min(tile, length)
+        total[part] += axis.share(number)
     torch.testing.assert_close(total, torch.ones(length))
-    done = [pixel for number in range(len(axis.starts)) for pixel in range(length)[axis.done(number)]]
+    done = [pixel for number in range(len(axis.starts)) for pixel in range(length)[finished(axis, number)]]
     assert done == list(range(length))
-
-
-def test_weights_rise_over_the_overlap():
-    axis = lay_tiles(10, 6, 2)
-    assert axis.starts == (0, 4)
-    torch.testing.assert_close(axis.weights[0], torch.tensor([1, 1, 1, 1, 0.75, 0.25]))
-    torch.testing.assert_close(axis.weights[1], torch.tensor([0.25, 0.75, 1, 1, 1, 1]))
 
 
 @pytest.mark.parametrize(("tile", "overlap"), [(8, 8), (8, -1)])
@@ -51,12 +44,12 @@ def test_sums_in_pieces_are_the_plain_sum(height, width, tile, overlap, seed):
     for row in range(len(rows.starts)):
         left = None
         for column in range(len(columns.starts)):
-            shape = (2, len(rows.weights[row]), len(columns.weights[column]))
+            shape = (2, rows.window, columns.window)
             said = torch.rand(shape, generator=generator) if (row + column + seed) % 4 else None
             if said is not None:
-                weights = rows.weights[row][:, None] * columns.weights[column]
-                plain[:, rows.span(row), columns.span(column)] += said * weights
+                weights = rows.share(row)[:, None] * columns.share(column)
+                plain[:, span(rows, row), span(columns, column)] += said * weights
             sums, above[column], left = add_tile(said, (row, column), rows, columns, left, above[column], 2)
-            assert pieced[:, rows.done(row), columns.done(column)].isnan().all()
-            pieced[:, rows.done(row), columns.done(column)] = sums
+            assert pieced[:, finished(rows, row), finished(columns, column)].isnan().all()
+            pieced[:, finished(rows, row), finished(columns, column)] = sums
     torch.testing.assert_close(pieced, plain)

@@ -1,4 +1,4 @@
-"""Rasters: the same classes as a plain loop over tiles, georeference and no data kept, the same bytes after a kill."""
+"""Rasters: classes as by windows in memory, georeference and no data kept, the same bytes after a kill."""
 
 import json
 import os
@@ -17,7 +17,6 @@ from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, DataError
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.raster.blending import lay_tiles
 from asymseg.prediction.raster.predict import predict_raster
 from asymseg.prediction.raster.reading import is_raster
 
@@ -73,19 +72,13 @@ def band(path: Path) -> np.ndarray:
         return dataset.read(1)
 
 
-def plain_loop(predictor: Predictor, image: torch.Tensor, tile: int, overlap: int) -> torch.Tensor:
-    """Probabilities by the sum over all tiles at once."""
-    rows, columns = (lay_tiles(length, tile, overlap) for length in image.shape[1:])
-    total = torch.zeros(len(predictor.info.classes), *image.shape[1:])
-    for row in range(len(rows.starts)):
-        for column in range(len(columns.starts)):
-            window = (slice(None), rows.span(row), columns.span(column))
-            weights = rows.weights[row][:, None] * columns.weights[column]
-            total[window] += predictor.probabilities(image[window]) * weights
-    return total
+def at_once(predictor: Predictor, image: torch.Tensor, tile: int, overlap: int) -> torch.Tensor:
+    """Probabilities of an image in memory, by windows."""
+    size, step = (tile, tile), (tile - overlap, tile - overlap)
+    return predictor.seeing(mode="slide", window=size, stride=step, weighting="tapered").probabilities(image)
 
 
-def test_classes_and_probabilities_are_those_of_a_plain_loop(predictor, pixels, tmp_path):
+def test_classes_and_probabilities_are_those_of_a_at_once(predictor, pixels, tmp_path):
     source = put(tmp_path / "in.tif", pixels)
     told: list[tuple[int, int]] = []
     outcome = predict_raster(
@@ -97,14 +90,16 @@ def test_classes_and_probabilities_are_those_of_a_plain_loop(predictor, pixels, 
         probabilities=True,
         progress=lambda done, total: told.append((done, total)),
     )
-    plain = plain_loop(predictor, torch.from_numpy(pixels), 64, 16)
-    np.testing.assert_array_equal(band(tmp_path / "out.tif"), plain.argmax(0))
-    assert (plain.argmax(0) != predictor.probabilities(torch.from_numpy(pixels)).argmax(0)).any()  # it is no easy case
+    expected = at_once(predictor, torch.from_numpy(pixels), 64, 16)
+    np.testing.assert_array_equal(band(tmp_path / "out.tif"), expected.argmax(0))
+    assert (
+        expected.argmax(0) != predictor.probabilities(torch.from_numpy(pixels)).argmax(0)
+    ).any()  # it is no easy case
     assert outcome.probabilities is not None
     with rasterio.open(outcome.probabilities) as dataset:
         assert dataset.descriptions == CLASSES.names
         shares = dataset.read() * np.array(dataset.scales)[:, None, None]
-    np.testing.assert_allclose(shares, plain, atol=0.5 / 254 + 1e-6)
+    np.testing.assert_allclose(shares, expected, atol=0.5 / 254 + 1e-6)
     assert outcome.tiles == 15
     assert told == [(number, 15) for number in range(1, 16)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "out.tif", "out_probabilities.tif"]
@@ -147,7 +142,7 @@ def test_no_data_stays_no_data_and_looks_like_the_mean(predictor, pixels, tmp_pa
     holed = np.where(hole, np.uint8(7), np.where(pixels == 7, np.uint8(8), pixels))
     predict_raster(predictor, put(tmp_path / "in.tif", holed, nodata=7), tmp_path / "out.tif", tile=64, overlap=8)
     filled = torch.from_numpy(np.where(hole, np.uint8(128), holed))
-    expected = np.where(hole, 255, plain_loop(predictor, filled, 64, 8).argmax(0))
+    expected = np.where(hole, 255, at_once(predictor, filled, 64, 8).argmax(0))
     np.testing.assert_array_equal(band(tmp_path / "out.tif"), expected)
 
 

@@ -1,49 +1,29 @@
 """Overlapping tiles that are joined without a seam, and how little must be kept meanwhile."""
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from asymseg.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Axis:
-    """Where tiles lie along one side of an image, and what each counts at each of its pixels.
-
-    The weights rise in a straight line over the overlap, and those of all tiles add up to 1 at every pixel.
-    """
-
-    length: int
-    starts: tuple[int, ...]
-    weights: tuple[Float[Tensor, " t"], ...]
-
-    def span(self, number: int) -> slice:
-        """The pixels that a tile sees."""
-        return slice(self.starts[number], self.starts[number] + len(self.weights[number]))
-
-    def done(self, number: int) -> slice:
-        """The pixels whose last tile this is, if tiles come in order."""
-        after = self.starts[number + 1] if number + 1 < len(self.starts) else self.length
-        return slice(self.starts[number], after)
+from asymseg.prediction.windows import Axis, make_axis
 
 
 def lay_tiles(length: int, tile: int, overlap: int) -> Axis:
-    """Tiles along a side; the last is moved back to end with the image. Raises ConfigError."""
+    """Tiles along a side of an image, whose weights fall towards their borders. Raises ConfigError."""
     if not 0 <= overlap < tile:
         raise ConfigError(f"overlap = {overlap} must be from 0 to one less than tile = {tile}")
-    tile = min(tile, length)
-    step = tile - overlap if overlap < tile else tile
-    starts = [*range(0, length - tile, step), length - tile]
-    edge = torch.arange(tile, dtype=torch.float64) + 0.5
-    rise = torch.minimum(edge, edge.flip(0)).div_(max(overlap, 1)).clamp_(max=1)
-    total = torch.zeros(length, dtype=torch.float64)
-    for start in starts:
-        total[start : start + tile] += rise
-    weights = tuple((rise / total[start : start + tile]).float() for start in starts)
-    return Axis(length, tuple(starts), weights)
+    return make_axis(length, tile, tile - overlap, "tapered")
+
+
+def span(axis: Axis, number: int) -> slice:
+    """The pixels that a tile sees."""
+    return slice(axis.starts[number], axis.starts[number] + axis.window)
+
+
+def finished(axis: Axis, number: int) -> slice:
+    """The pixels whose last tile this is, if tiles come in order."""
+    after = axis.starts[number + 1] if number + 1 < len(axis.starts) else len(axis.total)
+    return slice(axis.starts[number], after)
 
 
 @torch.inference_mode()
@@ -63,18 +43,17 @@ def add_tile(
     `total` is what the network said, and is overwritten; None counts nothing.
     """
     row, column = place
-    height, width = len(rows.weights[row]), len(columns.weights[column])
     if total is None:
-        total = torch.zeros(classes, height, width)
+        total = torch.zeros(classes, rows.window, columns.window)
     else:
-        total *= rows.weights[row].to(total.device)[:, None]
-        total *= columns.weights[column].to(total.device)
+        total *= rows.share(row).to(total.device)[:, None]
+        total *= columns.share(column).to(total.device)
     if left is not None:
         total[:, :, : left.shape[2]] += left.to(total.device)
-    done = columns.done(column)
+    done = finished(columns, column)
     rest = total[:, :, done.stop - done.start :].clone()
     total = total[:, :, : done.stop - done.start]
     if above is not None:
         total[:, : above.shape[1]] += above.to(total.device)
-    complete = rows.done(row).stop - rows.done(row).start
+    complete = finished(rows, row).stop - finished(rows, row).start
     return total[:, :complete], total[:, complete:], rest

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from itertools import repeat
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from asymseg.classes import IGNORE, Classes
 from asymseg.data.loader import prefetched
 from asymseg.errors import AsymsegError, DataError
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.raster.blending import Axis, add_tile, lay_tiles
+from asymseg.prediction.raster.blending import add_tile, lay_tiles, span
 from asymseg.prediction.raster.polygons import check_polygons, write_polygons
 from asymseg.prediction.raster.reading import Raster
 from asymseg.prediction.raster.state import Unfinished, model_key, unfinished
@@ -28,6 +29,7 @@ from asymseg.prediction.raster.writing import (
     georeference,
     write_cog,
 )
+from asymseg.prediction.windows import Axis
 
 _CLASSES, _SHARES = "classes.raw", "probabilities.raw"
 
@@ -61,9 +63,9 @@ def predict_raster(
 ) -> RasterOutcome:
     """Write the classes of a raster as a cloud-optimised GeoTIFF: palette, class names, georeference, 255 for no data.
 
-    The network sees tiles of `tile` x `tile` pixels. Where they overlap, their probabilities are averaged, with weights
-    that fall towards a tile's edge. Memory is that of a tile; the pixels that are done lie on the disk, one byte each,
-    in a hidden folder beside `out`.
+    The network sees tiles of `tile` x `tile` pixels, and their probabilities are averaged where they overlap, as the
+    mode "slide" has it with tapered windows; within a tile the predictor sees as it always does. Memory is that of a
+    tile. The pixels that are done lie on the disk, one byte each, in a hidden folder beside `out`.
 
     A run that was killed goes on by itself at the row of tiles where it was, and gives the same bytes; with another
     model, input or setting it starts anew. `say` is told of both. With `probabilities` there is also
@@ -82,6 +84,7 @@ def predict_raster(
             "model": model_key(predictor.network, predictor.info),
             "input": [str(source.resolve()), *_fingerprint(raster)],
             "setting": [tile, overlap, raster.bands, probabilities],
+            "version": version("asymseg"),
             "arithmetic": [torch.__version__, str(predictor.device), predictor.coarse.precision],
         }
         with unfinished(out, settings) as state:
@@ -123,13 +126,12 @@ def _predict_tiles(
     for row in range(state.rows, len(rows.starts)):
         above = state.sums(row - 1, across) if row > 0 else repeat(None)
         left = None
-        for column, (image, valid) in enumerate(_read_row(raster, rows.span(row), columns)):
+        for column, (image, valid) in enumerate(_read_row(raster, span(rows, row), columns)):
             shares = predictor.probabilities(image) if valid.any() else None
             sums, below, left = add_tile(shares, (row, column), rows, columns, left, next(above), classes)
             valid = valid[: sums.shape[1], : sums.shape[2]]
-            _write(
-                state, sums, valid, (rows.done(row).start, columns.done(column).start), columns.length, probabilities
-            )
+            corner = (rows.starts[row], columns.starts[column])
+            _write(state, sums, valid, corner, raster.size[1], probabilities)
             state.keep_sums(row, column, below)
             if progress is not None:
                 progress(row * across + column + 1, len(rows.starts) * across)
@@ -138,8 +140,8 @@ def _predict_tiles(
 
 def _read_row(raster: Raster, rows: slice, columns: Axis) -> Iterator[tuple[Tensor, Bool[np.ndarray, "h w"]]]:
     """Each tile of a row and which of its pixels hold data, read while the one before is predicted."""
-    spans = [columns.span(number) for number in range(len(columns.starts))]
-    return prefetched(spans, lambda span: raster.read_valid(rows, span), 1)  # one thread: a dataset is not for two
+    parts = [span(columns, number) for number in range(len(columns.starts))]
+    return prefetched(parts, lambda part: raster.read_valid(rows, part), 1)  # one thread: a dataset is not for two
 
 
 def _write(
