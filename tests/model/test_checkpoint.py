@@ -14,6 +14,7 @@ from asymseg.errors import CheckpointError
 from asymseg.model import checkpoint
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, load_model, parameter_count, save_model
+from asymseg.model.folding import FoldedANNNet, fold
 from asymseg.model.seeing import Seeing
 
 INFO = ModelInfo(
@@ -265,3 +266,76 @@ def test_a_config_that_lacks_something(config_only, lost):
     del config[lost[0]][lost[1]]
     path.write_text(json.dumps(config), encoding="utf-8")
     assert lost[1] in refused(config_only)
+
+
+def lively(**settings):
+    """A network whose contexts and BatchNorms matter."""
+    network = make(**settings)
+    for block in (network.fusion, network.context):
+        if block is not None:
+            nn.init.normal_(block.output.weight)
+            nn.init.normal_(block.output.bias)
+    return network
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"merge": "none", "align_corners": True},
+        {"context": "psp", "pool_sizes": (1, 2), "aux_channels": 0},
+        {"context": "nonlocal", "fusion": "none", "context_channels": 128},
+        {"backbone": "test_efficientnet"},
+        {"backbone": "resnetv2_18"},
+    ],
+)
+def test_a_folded_network(tmp_path, settings):
+    folded = fold(lively(**settings))
+    save_model(tmp_path / "model", folded, INFO)
+    again, info = load_model(tmp_path / "model")
+    assert isinstance(again, FoldedANNNet)
+    assert info == INFO
+    assert again.settings == folded.settings
+    assert not again.training
+    assert not any(parameter.requires_grad for parameter in again.parameters())
+    assert again.state_dict().keys() == folded.state_dict().keys()
+    for name, tensor in folded.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    for size in [(33, 47), (1, 1)]:
+        images = torch.randn(2, 3, *size)
+        assert torch.equal(again(images), folded(images))
+        with torch.no_grad():
+            assert torch.equal(again(images), folded(images))
+    save_model(tmp_path / "once more", again, INFO)
+    config = [(tmp_path / name / "config.json").read_text(encoding="utf-8") for name in ("model", "once more")]
+    assert config[0] == config[1]
+
+
+def test_a_folded_network_with_a_backbone_of_ones_own(tmp_path):
+    folded = fold(lively(backbone=Own()))
+    save_model(tmp_path / "model", folded, INFO)
+    with pytest.raises(CheckpointError, match=r"load it with load_model\(folder, backbone\)"):
+        load_model(tmp_path / "model")
+    backbone = Own()
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    again, _ = load_model(tmp_path / "model", backbone)
+    images = torch.randn(1, 3, 9, 7)
+    assert torch.equal(again(images), folded(images))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+
+
+def test_weights_of_a_folded_network_do_not_pass_for_plain_ones(tmp_path):
+    save_model(tmp_path / "plain", lively(), INFO)
+    save_model(tmp_path / "folded", fold(lively()), INFO)
+    (tmp_path / "plain" / "model.safetensors").write_bytes((tmp_path / "folded" / "model.safetensors").read_bytes())
+    assert "does not fit the network of config.json" in refused(tmp_path / "plain")
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None, [True]])
+@pytest.mark.usefixtures("no_shape_checks")
+def test_folded_is_a_plain_truth_value(config_only, value):
+    path = config_only / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["network"]["folded"] = value
+    path.write_text(json.dumps(config), encoding="utf-8")
+    assert "folded" in refused(config_only)

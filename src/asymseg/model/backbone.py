@@ -7,7 +7,7 @@ image pixels per pixel of `high` (default 1). timm models that give feature maps
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,12 @@ import timm
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from timm.models import FeatureListNet
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.checkpoint import checkpoint
 
 from asymseg.errors import CheckpointError, ConfigError
 from asymseg.model.dilated import DilatedDepthwiseConv2d
 from asymseg.model.foreign.imagenet import read_imagenet
+from asymseg.model.recomputing import recomputed_features
 from asymseg.model.resnet import BackboneName, change_geometry, parse_name
 
 
@@ -37,7 +35,7 @@ class TimmBackbone(nn.Module):
         super().__init__()
         self.features = features
         self.checkpointing = False
-        """Whether training keeps the maps between stages alone and computes those within again (Chen et al., 2016)."""
+        """Whether training keeps the maps between blocks alone and computes those within again."""
         info: Any = features.feature_info
         self.channels: tuple[int, int] = tuple(info.channels()[-2:])
         self.strides: tuple[int, int] = tuple(info.reduction()[-2:])
@@ -57,10 +55,8 @@ class TimmBackbone(nn.Module):
     def forward(
         self, images: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b l hl wl"], Float[Tensor, "b g hg wg"]]:
-        if self.checkpointing and self.training and torch.is_grad_enabled():
-            low, high = _checkpointed(self.features, images)
-        else:
-            low, high = self.features(images)[-2:]
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        low, high = (recomputed_features(self.features, images) if again else self.features(images))[-2:]
         if self.channels_last_output:
             low, high = low.permute(0, 3, 1, 2), high.permute(0, 3, 1, 2)
         return low, high
@@ -83,47 +79,6 @@ class TimmBackbone(nn.Module):
         finally:
             self.train(was_training)
         return None
-
-
-def _checkpointed(features: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """What `features` gives, its blocks computed a second time in the backward pass; in one piece where it has none."""
-
-    def run(part: nn.Module, x: Tensor) -> Any:
-        again = _without_statistics(part)
-        return checkpoint(part, x, use_reentrant=False, context_fn=lambda: (nullcontext(), again))
-
-    if not isinstance(features, FeatureListNet):
-        low, high = run(features, images)[-2:]
-        return low, high
-    maps: list[Tensor] = []
-    x, between = images, nn.Sequential()
-    for name, stage in features.items():
-        blocks = list(stage) if type(stage) is nn.Sequential else []
-        if not blocks:
-            between.append(stage)  # in one piece, since one may overwrite what another gave
-        if between and (blocks or name in features.return_layers):
-            x, between = run(between, x), nn.Sequential()
-        for block in blocks:
-            x = run(block, x)
-        if name in features.return_layers:
-            maps.append(x)
-    return maps[-2], maps[-1]
-
-
-@contextmanager
-def _without_statistics(part: nn.Module) -> Iterator[None]:
-    """A second pass in training that leaves the running averages of BatchNorm to the first."""
-    norms = [module for module in part.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            if norm.num_batches_tracked is not None:
-                norm.num_batches_tracked.sub_(1)
 
 
 def make_backbone(
