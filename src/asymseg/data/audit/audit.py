@@ -12,10 +12,12 @@ import numpy as np
 from asymseg.classes import Classes
 from asymseg.data.audit.class_rules import SplitCounts, class_findings, count_classes, raw_ids
 from asymseg.data.audit.copies import copy_findings
-from asymseg.data.audit.file_rules import image_findings, mask_findings
 from asymseg.data.audit.findings import SEVERITIES, Finding, Severity, most_serious_first
+from asymseg.data.audit.image_rules import image_findings, size_findings
 from asymseg.data.audit.listing import Listing, list_dataset, list_folders
+from asymseg.data.audit.mask_rules import mask_findings
 from asymseg.data.audit.scan import PairFacts, colour_name, scan_pair
+from asymseg.data.catalog.opening import open_known
 from asymseg.data.dataset import DataSet, classes_from_ids, median_frequency_weights
 from asymseg.data.loader import prefetched
 from asymseg.data.pairing import Pair
@@ -133,7 +135,7 @@ def judge(where: str, listing: Listing, scanned: tuple[PairFacts, ...], near: bo
         classes, finding = _infer(scanned, listing.where)
         inferred = classes is not None
         findings += finding
-    findings += image_findings(scanned) + mask_findings(scanned, classes)
+    findings += image_findings(scanned) + size_findings(scanned) + mask_findings(scanned, classes)
     counts = count_classes(scanned, classes) if classes is not None else {}
     if classes is not None:
         findings += class_findings(counts, classes, inferred)
@@ -159,6 +161,9 @@ def _list(data: str | Path | DataSet | None, images: Path | None, masks: Path | 
         if first is None:
             raise DataError("a data set without images; there is nothing to check")
         return list_dataset(data, first.mask.parent)
+    known = None if data is None else open_known(str(data), holdout)
+    if known is not None:
+        return _list(known, None, None, holdout)
     return list_folders(None if data is None else Path(data), images, masks, holdout)
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.audit.findings import Finding
+from asymseg.data.audit.findings import Finding, of_masks
 from asymseg.data.audit.scan import PairFacts, class_pixels
 from asymseg.data.pairing import listed
 
@@ -22,8 +21,7 @@ _RARE = 1e-4
 class SplitCounts:
     """Pixels of each class and ignored pixels in each readable mask of a split."""
 
-    names: tuple[str, ...]
-    masks: tuple[Path, ...]
+    pairs: tuple[PairFacts, ...]
     pixels: Int64[np.ndarray, "masks classes"]
     ignored: Int64[np.ndarray, " masks"]
 
@@ -43,8 +41,7 @@ def count_classes(pairs: tuple[PairFacts, ...], classes: Classes) -> dict[str, S
                     ignored[row] = count
                 else:
                     pixels[row, number] = count
-        names, masks = tuple(facts.name for facts in group), tuple(facts.pair.mask for facts in group)
-        counts[split] = SplitCounts(names, masks, pixels, ignored)
+        counts[split] = SplitCounts(tuple(group), pixels, ignored)
     return counts
 
 
@@ -67,27 +64,30 @@ def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred
             message = f"{split}: no pixel of {listed(missing, _SHOWN)}, which other parts have; there they {effect}"
             cure = f"move images with {'it' if len(missing) == 1 else 'them'} to {split}"
             findings.append(Finding("warning", "missing-class", message, cure))
-    stray = stray_classes(counts, classes) if inferred else []
-    return findings + stray + _scarce(counts, classes, everywhere, [finding.message for finding in stray])
+    stray = stray_classes(counts) if inferred else {}
+    raws = raw_ids(classes)
+    for number, guilty in stray.items():
+        raw, count = raws[number], int(everywhere[number])
+        where = listed([facts.name for facts in guilty], 3)
+        message = f"id {raw} became a class for {count} pixels in {where}; it looks like a slip of the label tool"
+        cure = f'mend the masks, or write classes.json: with "values": {{"{raw}": null}} these pixels do not count'
+        findings.append(of_masks("warning", "stray-id", message, cure, guilty))
+    known = [number for number in range(len(classes)) if number not in stray]
+    return findings + _scarce(counts, classes, known)
 
 
-def stray_classes(counts: Mapping[str, SplitCounts], classes: Classes) -> list[Finding]:
-    """Inferred classes that are rather slips of a label tool: few pixels in few masks."""
+def stray_classes(counts: Mapping[str, SplitCounts]) -> dict[int, list[PairFacts]]:
+    """Classes of few pixels in few masks, with these: where classes were inferred, they are hardly meant."""
     pixels = np.concatenate([part.pixels for part in counts.values()])
+    pairs = [facts for part in counts.values() for facts in part.pairs]
     labelled = pixels.sum(axis=1)
-    masks = [path for part in counts.values() for path in part.masks]
-    names = [name for part in counts.values() for name in part.names]
-    findings = []
-    for number, raw in enumerate(raw_ids(classes)):
+    found = {}
+    for number in range(pixels.shape[1]):
         rows = np.flatnonzero(pixels[:, number])
-        count = int(pixels[:, number].sum())
         few_masks = 0 < len(rows) <= max(1, _STRAY_MASKS * len(pixels)) and len(rows) < len(pixels)
-        if few_masks and count < _STRAY_PIXELS * labelled[rows].sum():
-            where = listed([names[row] for row in rows], 3)
-            message = f"id {raw} became a class for {count} pixels in {where}; it looks like a slip of the label tool"
-            cure = f'mend the masks, or write classes.json: with "values": {{"{raw}": null}} these pixels do not count'
-            findings.append(Finding("warning", "stray-id", message, cure, tuple(masks[row] for row in rows)))
-    return findings
+        if few_masks and pixels[:, number].sum() < _STRAY_PIXELS * labelled[rows].sum():
+            found[number] = [pairs[row] for row in rows]
+    return found
 
 
 def raw_ids(classes: Classes) -> list[int]:
@@ -100,27 +100,19 @@ def raw_ids(classes: Classes) -> list[int]:
     return [found.get(number, -1) for number in range(len(classes))]
 
 
-def _scarce(
-    counts: Mapping[str, SplitCounts], classes: Classes, everywhere: np.ndarray, said: list[str]
-) -> list[Finding]:
-    """Classes in a single image, and classes of hardly any pixel."""
+def _scarce(counts: Mapping[str, SplitCounts], classes: Classes, known: list[int]) -> list[Finding]:
+    """Of the `known` classes those in a single image, and those of hardly any pixel."""
     pixels = np.concatenate([part.pixels for part in counts.values()])
-    names = [name for part in counts.values() for name in part.names]
-    masks = [path for part in counts.values() for path in part.masks]
-    raws = raw_ids(classes)
-    known = [n for n in range(len(classes)) if not any(text.startswith(f"id {raws[n]} became") for text in said)]
+    pairs = [facts for part in counts.values() for facts in part.pairs]
     seen_in = (pixels > 0).sum(axis=0)
-    once = [number for number in known if seen_in[number] == 1 and len(pixels) > 1]
+    once = {n: pairs[int(np.flatnonzero(pixels[:, n])[0])] for n in known if seen_in[n] == 1 and len(pixels) > 1}
     findings = []
     if once:
-        places = {number: int(np.flatnonzero(pixels[:, number])[0]) for number in once}
-        shown = listed([f"{classes.names[number]} in {names[row]}" for number, row in places.items()], _SHOWN)
-        files = tuple(dict.fromkeys(masks[row] for row in places.values()))
-        cure = "label more of them; one image can be in one split only"
-        findings.append(
-            Finding("note", "class-in-one-image", f"classes that one image alone has: {shown}", cure, files)
-        )
-    share = everywhere / max(1, int(everywhere.sum()))
+        shown = listed([f"{classes.names[number]} in {facts.name}" for number, facts in once.items()], _SHOWN)
+        message, cure = f"classes that one image alone has: {shown}", "label more of them, for training and validation"
+        unique = list({facts.name: facts for facts in once.values()}.values())
+        findings.append(of_masks("note", "class-in-one-image", message, cure, unique))
+    share = pixels.sum(axis=0) / max(1, int(pixels.sum()))
     rare = [number for number in known if 0 < share[number] < _RARE and number not in once]
     if rare:
         shown = listed([f"{classes.names[number]} ({100 * share[number]:.2g} %)" for number in rare], _SHOWN)

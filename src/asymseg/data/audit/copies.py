@@ -1,12 +1,11 @@
 """Images and masks that occur more than once: the same pixels, or the same picture saved anew, resized or mirrored."""
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from asymseg.data.audit.findings import Finding, Severity
+from asymseg.data.audit.findings import Finding, Severity, of_images, of_masks
 from asymseg.data.audit.scan import PairFacts
 from asymseg.data.pairing import listed
 
@@ -89,7 +88,7 @@ def _same(pairs: Iterable[PairFacts], key: Callable[[PairFacts], bytes], alone: 
     groups: dict[bytes, list[PairFacts]] = {}
     for facts in pairs:
         groups.setdefault(key(facts), []).append(facts)
-    return [group for group in groups.values() if alone or len({facts.pair.image for facts in group}) > 1]
+    return [group for group in groups.values() if alone or len({facts.pair for facts in group}) > 1]
 
 
 def _joined(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
@@ -128,8 +127,8 @@ def _told(
         cure = "keep them in one split: scores on pictures that were learnt by heart are untrue"
         if not several:
             cure = "keep one of each" if kind == "duplicate" else "nothing to do, if they are frames of one film"
-        files = tuple(facts.pair.image for group in chosen for facts in group)
-        findings.append(Finding(severity, f"{kind}-{'across' if several else 'within'}", message, cure, files))
+        members = [facts for group in chosen for facts in group]
+        findings.append(of_images(severity, f"{kind}-{'across' if several else 'within'}", message, cure, members))
     return findings
 
 
@@ -139,23 +138,23 @@ def _contradictions(exact: Sequence[Sequence[PairFacts]]) -> list[Finding]:
     if not groups:
         return []
     shown = listed([" and ".join(facts.name for facts in group[:3]) for group in groups], _SHOWN)
-    files: tuple[Path, ...] = tuple(facts.pair.mask for group in groups for facts in group)
+    members = [facts for group in groups for facts in group]
     cure = "look which labels are right, and remove the others"
-    return [Finding("error", "contradiction", f"one image, different labels: {shown}", cure, files)]
+    return [of_masks("error", "contradiction", f"one image, different labels: {shown}", cure, members)]
 
 
 def _repeated_masks(pairs: Sequence[PairFacts], alike: Sequence[Sequence[PairFacts]]) -> list[Finding]:
     """The same labels, of more than one value, for images that are not alike."""
-    group_of = {facts.pair.image: number for number, group in enumerate(alike) for facts in group}
+    group_of = {facts.pair: number for number, group in enumerate(alike) for facts in group}
     labelled = [facts for facts in pairs if facts.mask.digest and facts.mask.distinct > 1 and facts.image.digest]
     groups = []
     for group in _same(labelled, lambda facts: facts.mask.digest):
-        pictures = {group_of.get(facts.pair.image, facts.image.digest) for facts in group}
+        pictures = {group_of.get(facts.pair, facts.image.digest) for facts in group}
         if len(pictures) > 1:
             groups.append(group)
     if not groups:
         return []
     shown = listed([" = ".join(facts.name for facts in group[:3]) for group in groups], _SHOWN)
-    files: tuple[Path, ...] = tuple(facts.pair.mask for group in groups for facts in group)
+    members = [facts for group in groups for facts in group]
     cure = "look at the overlays: a mask was copied to another image"
-    return [Finding("warning", "repeated-mask", f"different images, the same labels: {shown}", cure, files)]
+    return [of_masks("warning", "repeated-mask", f"different images, the same labels: {shown}", cure, members)]

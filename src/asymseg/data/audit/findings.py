@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from asymseg.data.audit.scan import PairFacts
 from asymseg.data.pairing import listed
 
 Severity = Literal["error", "warning", "note"]
@@ -25,6 +26,8 @@ class Finding:
     """One sentence: what is wrong, and where."""
     cure: str
     files: tuple[Path, ...] = ()
+    names: tuple[str, ...] = ()
+    """The pairs, as SPLIT/NAME, that these files belong to; none for a file without a counterpart."""
 
     def to_dict(self) -> dict[str, Any]:
         """The form in which it stands in the JSON file."""
@@ -34,12 +37,35 @@ class Finding:
             "message": self.message,
             "cure": self.cure,
             "files": [str(path) for path in self.files],
+            "pairs": list(self.names),
         }
+
+
+def of_images(severity: Severity, kind: str, message: str, cure: str, pairs: Sequence[PairFacts]) -> Finding:
+    """A finding about the images of `pairs`."""
+    files, names = tuple(facts.pair.image for facts in pairs), tuple(facts.name for facts in pairs)
+    return Finding(severity, kind, message, cure, files, names)
+
+
+def of_masks(severity: Severity, kind: str, message: str, cure: str, pairs: Sequence[PairFacts]) -> Finding:
+    """A finding about the masks of `pairs`."""
+    files, names = tuple(facts.pair.mask for facts in pairs), tuple(facts.name for facts in pairs)
+    return Finding(severity, kind, message, cure, files, names)
 
 
 def most_serious_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Errors, then warnings, then notes; the order within each stays."""
     return tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def the_images(pairs: Sequence[PairFacts]) -> str:
+    """How many there are and which: `the image train/a`, or `3 images (train/a, train/b, val/c)`."""
+    return counted([facts.name for facts in pairs], "the image", "images")
+
+
+def the_masks(pairs: Sequence[PairFacts]) -> str:
+    """The same of masks."""
+    return counted([facts.name for facts in pairs], "the mask", "masks")
 
 
 def counted(names: Sequence[str], one: str, many: str) -> str:

@@ -1,6 +1,7 @@
 """What one image and its mask hold: every pixel is read once, and counts are all that is kept."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from jaxtyping import Shaped, UInt8
 from PIL import Image
 from torch import Tensor
 
-from asymseg.classes import Classes
-from asymseg.data.dataset import Pair
-from asymseg.data.files import read_image, read_raw_mask
+from asymseg.classes import IGNORE, Classes
+from asymseg.data.pairing import Pair
+from asymseg.data.reading import read_pair_image, read_raw_labels
 from asymseg.errors import DataError
 
 THUMBNAIL = 16
@@ -84,14 +85,14 @@ class PairFacts:
 
 def scan_pair(split: str, pair: Pair, channels: int) -> PairFacts:
     """Read an image and its mask, each for itself."""
-    return PairFacts(split, pair, scan_image(pair.image, channels), scan_mask(pair.mask))
+    return PairFacts(split, pair, scan_image(pair, channels), scan_mask(pair))
 
 
-def scan_image(path: Path, channels: int = 3) -> ImageFacts:
+def scan_image(pair: Pair, channels: int = 3) -> ImageFacts:
     """Read an image as training does, and count."""
-    form, orientation = _head(path)
+    form, orientation = _head(pair.image) if pair.pixels is None else ("", 1)
     try:
-        image = read_image(path, channels)
+        image = read_pair_image(pair, channels)
     except DataError as error:
         return ImageFacts(form, orientation, problem=str(error))
     pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())  # c h w -> h w c
@@ -109,11 +110,11 @@ def scan_image(path: Path, channels: int = 3) -> ImageFacts:
     )
 
 
-def scan_mask(path: Path) -> MaskFacts:
+def scan_mask(pair: Pair) -> MaskFacts:
     """Read a mask's file as it is, and count its values and where they change."""
-    form, orientation = _head(path)
+    form, orientation = _head(pair.mask) if pair.labels is None else ("", 1)
     try:
-        raw = read_raw_mask(path)
+        raw = read_raw_labels(pair)
     except DataError as error:
         lossy = form.startswith(_LOSSY) or "lossy" in str(error)
         return MaskFacts(form, orientation, lossy=lossy, problem=str(error))
@@ -127,7 +128,7 @@ def scan_mask(path: Path) -> MaskFacts:
         colours=colours,
         values=values,
         distinct=distinct,
-        palette=_own_palette(path, values) if form.endswith(" P") else None,
+        palette=_own_palette(pair.mask, values) if form.endswith(" P") else None,
         transitions=transitions,
         between=between,
         between_values=between_values,
@@ -138,11 +139,11 @@ def scan_mask(path: Path) -> MaskFacts:
 
 def class_pixels(facts: MaskFacts, classes: Classes) -> tuple[dict[int, int], dict[int, int]]:
     """Pixels of each class (`IGNORE` among them), and of each value on disk that no class has."""
-    declared = _meanings(facts.colours, classes)
+    meanings = _colour_meanings(classes) if facts.colours else _id_meanings(classes)
     counted: dict[int, int] = {}
     unknown: dict[int, int] = {}
     for value, count in (facts.values or {}).items():
-        number = declared.get(value)
+        number = meanings.get(value)
         if number is None:
             unknown[value] = count
         else:
@@ -155,18 +156,20 @@ def colour_name(value: int) -> str:
     return f"[{value >> 16}, {value >> 8 & 255}, {value & 255}]"
 
 
-def _meanings(colours: bool, classes: Classes) -> dict[int, int]:
-    """Value on disk -> class."""
-    if not colours:
-        table = classes.lookup(65536)
-        return {int(value): int(table[value]) for value in np.flatnonzero(table >= 0)}
+def _id_meanings(classes: Classes) -> Mapping[int, int]:
+    """Class of each declared id."""
+    entries = classes.values if classes.values is not None else {number: number for number in range(len(classes))}
+    return {classes.ignore: IGNORE, **entries}
+
+
+def _colour_meanings(classes: Classes) -> Mapping[int, int]:
+    """Class of each declared colour, packed."""
     if not classes.declared_palette:
         return {}
-    packed = {red << 16 | green << 8 | blue: n for n, (red, green, blue) in enumerate(classes.palette)}
+    colours = dict(zip(classes.palette, range(len(classes)), strict=True))
     if classes.ignore_colour is not None:
-        red, green, blue = classes.ignore_colour
-        packed[red << 16 | green << 8 | blue] = 255
-    return packed
+        colours.setdefault(classes.ignore_colour, IGNORE)
+    return {red << 16 | green << 8 | blue: number for (red, green, blue), number in colours.items()}
 
 
 def _head(path: Path) -> tuple[str, int]:
