@@ -7,6 +7,7 @@ import pydantic
 from cyclopts import Parameter
 
 from asymseg.cli.benchmark import benchmark
+from asymseg.cli.check import check
 from asymseg.cli.evaluate import evaluate
 from asymseg.cli.importing import import_
 from asymseg.cli.models import models
@@ -25,7 +26,7 @@ app = cyclopts.App(
     help_format="plaintext",
     result_action="return_value",
 )
-for command in (sample, train, evaluate, predict, models):
+for command in (sample, check, train, evaluate, predict, models):
     app.command(command)
 app.command(import_, name="import")
 app.command(benchmark)

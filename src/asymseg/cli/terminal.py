@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 PARTLY_FAILED = 3
+FAULTY = 3
+"""Of `check`: there are errors."""
+DOUBTFUL = 4
+"""Of `check`: there are warnings and no errors."""
 
 
 def fail(message: str, code: int = USER_ERROR) -> NoReturn:

@@ -123,7 +123,8 @@ def _told(
         shown = listed([" = ".join(facts.name for facts in group[:3]) for group in chosen], _SHOWN)
         count = sum(len(group) for group in chosen)
         place = "across splits" if several else "within a split"
-        message = f"{count} images in {len(chosen)} groups {place} are {words}: {shown}"
+        groups_of = f" in {len(chosen)} groups" if len(chosen) > 1 else ""
+        message = f"{count} images{groups_of} {place} are {words}: {shown}"
         cure = "keep them in one split: scores on pictures that were learnt by heart are untrue"
         if not several:
             cure = "keep one of each" if kind == "duplicate" else "nothing to do, if they are frames of one film"

@@ -111,8 +111,9 @@ def _pair(
     surplus = [name for name in labels if name not in pictures]
     if lonely:
         message = f"{masks}: no mask for {counted(lonely, 'the image', f'of {len(pictures)} images')}"
-        cure = (naming_hint(list(pictures), labels) if labels else "") or _other_spelling(lonely, surplus)
-        cure = cure or _other_suffix(found_masks) or "add them, or remove the images"
+        hints = [_other_spelling(lonely, surplus), _other_suffix(found_masks)]
+        cure = (naming_hint(list(pictures), labels) if labels else "") or "; ".join(filter(None, hints))
+        cure = cure or "add them, or remove the images"
         findings.append(Finding("error", "missing-mask", message, cure, tuple(pictures[name] for name in lonely)))
     if surplus:
         message = f"{images}: no image for {counted(surplus, 'the mask', f'of {len(labels)} masks')}"

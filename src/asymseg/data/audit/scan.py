@@ -1,7 +1,6 @@
 """What one image and its mask hold: every pixel is read once, and counts are all that is kept."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +138,7 @@ def scan_mask(pair: Pair) -> MaskFacts:
 
 def class_pixels(facts: MaskFacts, classes: Classes) -> tuple[dict[int, int], dict[int, int]]:
     """Pixels of each class (`IGNORE` among them), and of each value on disk that no class has."""
-    meanings = _colour_meanings(classes) if facts.colours else _id_meanings(classes)
+    meanings = colour_meanings(classes) if facts.colours else id_meanings(classes)
     counted: dict[int, int] = {}
     unknown: dict[int, int] = {}
     for value, count in (facts.values or {}).items():
@@ -156,13 +155,13 @@ def colour_name(value: int) -> str:
     return f"[{value >> 16}, {value >> 8 & 255}, {value & 255}]"
 
 
-def _id_meanings(classes: Classes) -> Mapping[int, int]:
+def id_meanings(classes: Classes) -> dict[int, int]:
     """Class of each declared id."""
     entries = classes.values if classes.values is not None else {number: number for number in range(len(classes))}
     return {classes.ignore: IGNORE, **entries}
 
 
-def _colour_meanings(classes: Classes) -> Mapping[int, int]:
+def colour_meanings(classes: Classes) -> dict[int, int]:
     """Class of each declared colour, packed."""
     if not classes.declared_palette:
         return {}
