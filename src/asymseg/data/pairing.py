@@ -60,12 +60,18 @@ class Unlabelled:
 
 @dataclass(frozen=True)
 class Origin:
-    """A published data set: how its scores are measured, and where it comes from."""
+    """A published data set: how its scores are measured, and where it comes from.
+
+    `submission_ids` is what its server wants to see of each class, in single-channel PNGs named after the image with
+    `submission_ending`; empty where we know of no such server.
+    """
 
     name: str
     protocol: str
     source: str
     licence: str
+    submission_ids: tuple[int, ...] = ()
+    submission_ending: str = ".png"
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ ORIGIN = Origin(
     "report the mean IoU on the 2,000 validation images",
     source="http://sceneparsing.csail.mit.edu: ADEChallengeData2016.zip",
     licence="images for non-commercial research and education; annotations BSD-3-Clause",
+    submission_ids=tuple(range(1, 151)),
 )
 
 _EXPECTED = "PATH/images/{training,validation}/*.jpg with PATH/annotations/{training,validation}/*.png"

@@ -30,6 +30,8 @@ FINE = Origin(
     "server from PNGs of the original ids",
     source="https://www.cityscapes-dataset.com: leftImg8bit_trainvaltest.zip, gtFine_trainvaltest.zip",
     licence="own terms: research and other non-commercial use, no redistribution",
+    submission_ids=IDS,
+    submission_ending="_leftImg8bit.png",
 )
 COARSE = replace(FINE, name="cityscapes-coarse", source=f"{FINE.source}, leftImg8bit_trainextra.zip, gtCoarse.zip")
 

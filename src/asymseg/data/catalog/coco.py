@@ -16,6 +16,8 @@ from asymseg.errors import DataError
 
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
+_TRIED = 10
+
 
 @dataclass(frozen=True)
 class CocoLabels:
@@ -115,7 +117,7 @@ def _pairs(content: dict[str, Any], path: Path, numbers: dict[int, int]) -> tupl
             if entry.get("segmentation"):
                 regions[entry["image_id"]].append((numbers[entry["category_id"]], entry["segmentation"]))
         images = content["images"]
-        folder = _folder(path, images[0]["file_name"]) if images else path.parent
+        folder = _folder(path, [image["file_name"] for image in images[:_TRIED]])
         pairs = []
         for image in images:
             drawn = zlib.compress(json.dumps(regions.get(image["id"], [])).encode())
@@ -129,9 +131,9 @@ def _pairs(content: dict[str, Any], path: Path, numbers: dict[int, int]) -> tupl
     return tuple(sorted(pairs, key=lambda pair: pair.name))
 
 
-def _folder(path: Path, first: str) -> Path:
+def _folder(path: Path, names: list[str]) -> Path:
     """Where the images lie: beside the file, in a folder of theirs, or where COCO unpacks them."""
     part = path.stem.rpartition("_")[2]  # instances_train2017 -> train2017
     bases = (path.parent, path.parent.parent)
     places = [base / name for base in bases for name in (".", "images", part, f"images/{part}", "data")]
-    return next((place for place in places if (place / first).is_file()), path.parent)
+    return next((place for place in places if any((place / name).is_file() for name in names)), path.parent)

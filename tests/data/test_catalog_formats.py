@@ -1,0 +1,307 @@
+"""Annotations of other tools: regions drawn by hand on small images, overlaps in each tool's own order."""
+
+import base64
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from catalog_miniatures import picture, runs, stripes
+from PIL import Image
+
+from asymseg.classes import IGNORE
+from asymseg.config import DataConfig
+from asymseg.data.dataset import DataSet, check_pairs, open_dataset, read_pair
+from asymseg.data.loader import training_loader
+from asymseg.errors import DataError
+
+# pycocotools 2.0 says this of itself whenever it draws.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
+
+SQUARE = [2, 2, 6, 2, 6, 6, 2, 6]
+"""Corners x, y of the pixels 2 to 5 in both directions."""
+
+
+def masks(dataset: DataSet, split: str = "train") -> list[np.ndarray]:
+    return [read_pair(pair, dataset.classes)[1].numpy() for pair in dataset.splits[split]]
+
+
+def fault(place: str) -> str:
+    with pytest.raises(DataError) as caught:
+        open_dataset(place)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def filled(value: int, rows: slice, columns: slice, into: np.ndarray | None = None) -> np.ndarray:
+    """A mask 8 x 10 of zeros, or `into`, with a block of `value`."""
+    mask = np.zeros((8, 10), dtype=np.uint8) if into is None else into.copy()
+    mask[rows, columns] = value
+    return mask
+
+
+def coco(root: Path, name: str = "instances_train2017.json", images: str = "train2017") -> Path:
+    """Two images: one with a polygon under a region of run lengths, and one with nothing in it."""
+    for number in (1, 2):
+        picture(root / images / f"{number:012d}.png", number, (8, 10))
+    region = np.zeros((8, 10), dtype=bool)
+    region[4:8, 5:9] = True
+    plain = {"size": [8, 10], "counts": [0, 8, 72]}  # the first column, uncompressed
+    content = {
+        "images": [{"id": n, "file_name": f"{n:012d}.png", "height": 8, "width": 10} for n in (2, 1)],
+        "categories": [{"id": 90, "name": "dog"}, {"id": 17, "name": "cat"}],
+        "annotations": [
+            {"image_id": 1, "category_id": 17, "segmentation": [SQUARE], "iscrowd": 0},
+            {"image_id": 1, "category_id": 90, "segmentation": runs(region), "iscrowd": 1},
+            {"image_id": 1, "category_id": 17, "segmentation": plain, "iscrowd": 1},
+        ],
+    }
+    path = root / "annotations" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_coco(tmp_path):
+    dataset = open_dataset(f"coco:{coco(tmp_path)}", holdout=0.5)
+    assert dataset.classes.names == ("background", "cat", "dog")  # in the order of their ids
+    assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 1, "val": 1}
+    both = {pair.name: read_pair(pair, dataset.classes)[1].numpy() for part in dataset.splits.values() for pair in part}
+    expected = filled(1, slice(2, 6), slice(2, 6))
+    expected = filled(2, slice(4, 8), slice(5, 9), expected)  # drawn later, so on top
+    expected = filled(1, slice(None), slice(0, 1), expected)
+    assert (both["000000000001"] == expected).all()
+    assert not both["000000000002"].any()
+
+
+def test_coco_finds_the_other_parts_by_their_names(tmp_path):
+    path = coco(tmp_path)
+    coco(tmp_path, "instances_val2017.json", "val2017")
+    dataset = open_dataset(f"coco:{path}")
+    assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 2, "val": 2}
+    assert dataset.splits["val"][0].image.parent.name == "val2017"
+    content = json.loads(path.read_text())
+    content["categories"][0]["name"] = "wolf"
+    path.write_text(json.dumps(content))
+    assert "instances_val2017.json: other categories than" in fault(f"coco:{path}")
+
+
+def test_coco_as_roboflow_writes_it(tmp_path):
+    for part in ("train", "valid"):
+        path = coco(tmp_path / part, "_annotations.coco.json", ".")
+        path.rename(tmp_path / part / path.name)
+    dataset = open_dataset(f"coco:{tmp_path / 'train' / '_annotations.coco.json'}")
+    assert {split: len(pairs) for split, pairs in dataset.splits.items()} == {"train": 2, "val": 2}
+
+
+def test_faulty_coco_files(tmp_path):
+    assert "no such file; name COCO's annotations" in fault(f"coco:{tmp_path / 'no.json'}")
+    path = tmp_path / "a.json"
+    path.write_text("{")
+    assert "not readable as JSON" in fault(f"coco:{path}")
+    path.write_text("{}")
+    assert 'not COCO\'s form; expected "images", "annotations" and "categories"' in fault(f"coco:{path}")
+    path = coco(tmp_path)
+    content = json.loads(path.read_text())
+    content["annotations"][0]["category_id"] = 5
+    path.write_text(json.dumps(content))
+    assert "KeyError(5)" in fault(f"coco:{path}")
+    coco(tmp_path)
+    (tmp_path / "train2017" / "000000000002.png").unlink()
+    assert "no file for 1 of 2 images: 000000000002" in fault(f"coco:{path}")
+
+
+def shape(label: str, points: list, kind: str = "polygon", **more: object) -> dict[str, object]:
+    return {"label": label, "points": points, "shape_type": kind, **more}
+
+
+def labelme(root: Path, name: str, shapes: list) -> None:
+    picture(root / f"{name}.png", 1, (8, 10))
+    (root / f"{name}.json").write_text(
+        json.dumps({"shapes": shapes, "imagePath": Path(f"{name}.png").name, "imageHeight": 8, "imageWidth": 10})
+    )
+
+
+def test_labelme(tmp_path):
+    content = io.BytesIO()
+    Image.fromarray(np.array([[1, 0], [1, 1]], dtype=bool)).save(content, format="PNG")
+    mask = base64.b64encode(content.getvalue()).decode()
+    shapes = [
+        shape("dog", [[1, 1], [5, 1], [5, 5], [1, 5]]),
+        shape("cat", [[8, 6], [4, 3]], "rectangle"),  # over the dog, its corners the other way round
+        shape("__ignore__", [[0, 7], [1, 7]], "rectangle"),
+        shape("dog", [[8, 0], [9, 1]], "mask", mask=mask),
+    ]
+    labelme(tmp_path, "a", shapes)
+    labelme(tmp_path, "b", [])
+    dataset = open_dataset(f"labelme:{tmp_path}", holdout=0.5)
+    assert dataset.classes.names == ("background", "cat", "dog")
+    both = {pair.name: read_pair(pair, dataset.classes)[1].numpy() for part in dataset.splits.values() for pair in part}
+    expected = filled(2, slice(1, 6), slice(1, 6))  # labelme draws the last row and column too
+    expected = filled(1, slice(3, 7), slice(4, 9), expected)
+    expected = filled(IGNORE, slice(7, 8), slice(0, 2), expected)
+    expected[0, 8] = expected[1, 8] = expected[1, 9] = 2
+    assert (both["a"] == expected).all()
+    assert not both["b"].any()
+
+
+def test_labelme_classes_and_parts(tmp_path):
+    for name in ("train/a", "val/b"):
+        labelme(tmp_path, name, [shape("dog", [[1, 1], [5, 1], [5, 5]])])
+    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\nowl\ndog\n")
+    dataset = open_dataset(f"labelme:{tmp_path}")
+    assert dataset.classes.names == ("background", "owl", "dog")
+    assert {split: [pair.name for pair in pairs] for split, pairs in dataset.splits.items()} == {
+        "train": ["train/a"],
+        "val": ["val/b"],
+    }
+    assert set(np.unique(masks(dataset)[0])) == {0, 2}
+    (tmp_path / "labels.txt").write_text("owl\n")
+    assert "lacks the label 'dog' that is used; add it" in fault(f"labelme:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "points", "inside", "outside"),
+    [
+        ("circle", [[4, 4], [6, 4]], [(4, 4), (4, 6), (2, 4)], [(2, 2), (4, 7)]),
+        ("point", [[9, 7]], [(7, 9), (3, 9)], [(1, 9), (7, 3)]),
+        ("linestrip", [[0, 0], [9, 0]], [(0, 0), (0, 9)], [(7, 5)]),
+    ],
+)
+def test_other_shapes_of_labelme(tmp_path, kind, points, inside, outside):
+    labelme(tmp_path, "a", [shape("dog", points, kind)])
+    mask = masks(open_dataset(f"labelme:{tmp_path}"))[0]
+    assert [mask[place] for place in inside] == [1] * len(inside)
+    assert [mask[place] for place in outside] == [0] * len(outside)
+
+
+def test_faulty_labelme_files(tmp_path):
+    labelme(tmp_path, "a", [shape("dog", [[1, 1], [2, 2]])])
+    with pytest.raises(DataError, match="a polygon of 2 points cannot be drawn"):
+        masks(open_dataset(f"labelme:{tmp_path}"))
+    (tmp_path / "a.png").unlink()
+    assert "a.png is not there; imagePath must name it" in fault(f"labelme:{tmp_path}")
+
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations><version>1.1</version>
+<meta><task><labels>
+<label><name>road</name><color>#ff0010</color></label><label><name>car</name><color>#0000ff</color></label>
+</labels></task></meta>
+<image id="0" name="a.png" width="10" height="8">
+  <box label="car" xtl="4" ytl="4" xbr="9" ybr="8" z_order="1"/>
+  <polygon label="road" points="2,2;6,2;6,6;2,6" z_order="0"/>
+  <mask label="road" rle="1,2,1" left="0" top="6" width="2" height="2" z_order="0"/>
+  <points label="car" points="1,1" z_order="9"/>
+</image>
+<image id="1" name="b.png" width="10" height="8" subset="Validation">
+  <ellipse label="car" cx="5" cy="4" rx="3" ry="2" z_order="0"/>
+</image>
+</annotations>
+"""
+
+
+def cvat(root: Path, content: str = CVAT) -> Path:
+    for name in "ab":
+        picture(root / "images" / f"{name}.png", 1, (8, 10))
+    (root / "annotations.xml").write_text(content)
+    return root / "annotations.xml"
+
+
+def test_cvat(tmp_path):
+    dataset = open_dataset(f"cvat:{cvat(tmp_path)}")
+    assert dataset.classes.names == ("background", "road", "car")
+    assert dataset.classes.palette == ((0, 0, 0), (255, 0, 16), (0, 0, 255))
+    expected = filled(1, slice(2, 6), slice(2, 6))
+    expected[6, 1] = expected[7, 0] = 1
+    expected = filled(2, slice(4, 8), slice(4, 9), expected)  # the first in the file, but higher
+    assert (masks(dataset)[0] == expected).all()
+    ellipse = masks(dataset, "val")[0]
+    assert (ellipse == ellipse[::-1]).all()
+    assert (ellipse == ellipse[:, ::-1]).all()
+    assert abs(int((ellipse == 2).sum()) - np.pi * 3 * 2) < 5
+    assert ellipse[3, 5] == 2
+    assert ellipse[0, 5] == 0
+    assert "left out, for they have no area: points" in dataset.notes
+
+
+def test_faulty_cvat_files(tmp_path):
+    assert "no such file; name CVAT's XML" in fault(f"cvat:{tmp_path / 'no.xml'}")
+    assert "not readable as XML" in fault(f"cvat:{cvat(tmp_path, '<a>')}")
+    assert "tracks of a video; export the task" in fault(
+        f"cvat:{cvat(tmp_path, '<annotations><track/></annotations>')}"
+    )
+    assert "no labels in it" in fault(f"cvat:{cvat(tmp_path, '<annotations/>')}")
+    broken = CVAT.replace("2,2;6,2", "2,2;six,2")
+    assert "a shape of a.png is not CVAT's form" in fault(f"cvat:{cvat(tmp_path, broken)}")
+    (tmp_path / "images" / "b.png").unlink()
+    (tmp_path / "annotations.xml").write_text(CVAT)
+    assert "no file for 1 of 2 images: b" in fault(f"cvat:{tmp_path / 'annotations.xml'}")
+
+
+def rows(root: Path, parts: dict[str, int], column: str = "annotation") -> Path:
+    """A data set as `save_to_disk` writes it: images in the table, masks of 0, 2 and 255."""
+    import datasets
+
+    def part(count: int) -> datasets.Dataset:
+        images = [Image.fromarray(np.full((8, 10, 3), 10 * number, dtype=np.uint8)) for number in range(count)]
+        labels = [Image.fromarray(stripes((0, 2, 255), (8, 10)).astype(np.uint8)) for _ in range(count)]
+        features = datasets.Features({"image": datasets.Image(), column: datasets.Image()})
+        return datasets.Dataset.from_dict({"image": images, column: labels}, features=features)
+
+    datasets.DatasetDict({name: part(count) for name, count in parts.items()}).save_to_disk(str(root))
+    return root
+
+
+def test_huggingface(tmp_path):
+    root = rows(tmp_path / "set", {"train": 3, "validation": 1})
+    dataset = open_dataset(f"hf:{root}")
+    assert {split: [pair.name for pair in pairs] for split, pairs in dataset.splits.items()} == {
+        "train": ["train-000000", "train-000001", "train-000002"],
+        "val": ["validation-000000"],
+    }
+    assert dataset.classes.names == ("class 0", "class 2")
+    assert "no id2label.json: 2 classes from the ids in the masks (0, 2, 255 ignored)" in dataset.notes
+    (root / "id2label.json").write_text(json.dumps({"0": "sky", "1": "sea", "2": "sand"}))
+    named = open_dataset(f"hf:{root}")
+    assert named.classes.names == ("sky", "sea", "sand")
+    image, mask = read_pair(named.splits["train"][2], named.classes)
+    assert (image == 20).all()
+    assert torch.equal(mask, torch.from_numpy(stripes((0, 2, 255), (8, 10)).astype(np.uint8)))
+    assert check_pairs(named.splits["train"], named.classes, 3, 2).sum(axis=0).tolist() == [96, 0, 72]
+
+
+def test_huggingface_rows_reach_the_workers(tmp_path):
+    root = rows(tmp_path / "set", {"train": 2, "validation": 1}, "label")
+    dataset = open_dataset(f"hf:{root}")
+    settings = DataConfig(crop_size=(8, 10), scale=(1, 1), aspect=(1, 1), flip=0, photometric=False, workers=1)
+    loader = training_loader(
+        dataset.splits["train"], dataset.classes, settings, 3, (0.0,) * 3, (1.0,) * 3,
+        batch_size=2, first_batch=0, num_batches=1, seed=0,
+    )  # fmt: skip
+    (batch,) = list(loader)
+    assert sorted(image.mean().item() for image in batch.images) == pytest.approx([0, 10 / 255])
+    assert batch.masks.unique().tolist() == [0, 1, 255]
+
+
+def test_faulty_huggingface_sets(tmp_path):
+    root = rows(tmp_path / "a", {"train": 1}, "caption")
+    assert "expected columns such as image and mask (or label, annotation); there is image, caption" in fault(
+        f"hf:{root}"
+    )
+    root = rows(tmp_path / "b", {"others": 1})
+    assert "no part called train, validation or test; there is others" in fault(f"hf:{root}")
+    assert "expected OWNER/NAME or a folder" in fault("hf:nobody/nothing")
+
+
+@pytest.mark.parametrize(
+    ("module", "place"),
+    [("pycocotools", lambda root: f"coco:{coco(root)}"), ("datasets", lambda root: f"hf:{root / 'unseen'}")],
+)
+def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch, module, place):
+    name = place(tmp_path)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert 'pip install "asymseg[formats]"' in fault(name)
