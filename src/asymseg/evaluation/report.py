@@ -3,23 +3,23 @@
 import base64
 import io
 import math
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE, Classes
+from asymseg.evaluation.bootstrap import Intervals
+from asymseg.evaluation.boundary import BoundaryScores
+from asymseg.evaluation.calibration import COVERAGES, CalibrationScores
+from asymseg.evaluation.drawings import calibration_diagram, risk_curve, training_curves
 from asymseg.evaluation.metrics import Scores
 
 PICTURE_WIDTH = 480
@@ -61,6 +61,13 @@ class Report:
     worst: Sequence[Example] = ()
     best: Sequence[Example] = ()
     notes: Sequence[str] = ()
+    intervals: Intervals | None = None
+    boundary: BoundaryScores | None = None
+    calibration: CalibrationScores | None = None
+    categories: Mapping[str, float] = field(default_factory=dict)
+    """IoU of each category, in the order to be shown."""
+    confused: Sequence[tuple[int, int, Example]] = ()
+    """Label, prediction, and an image in which the one is called the other."""
 
     def __post_init__(self) -> None:
         count = len(self.classes)
@@ -92,7 +99,7 @@ def render(report: Report) -> str:
     )
     environment.filters.update(percent=_percent, grouped=_grouped)
     matrix = report.matrix.cpu().numpy() if isinstance(report.matrix, Tensor) else report.matrix
-    masks = [mask for example in (*report.worst, *report.best) for mask in (example.truth, example.prediction)]
+    masks = [mask for example in _examples(report) for mask in (example.truth, example.prediction)]
     shown = {int(number) for mask in masks for number in np.unique(mask)}
     template = environment.get_template("report.html.j2")
     text: str = template.render(
@@ -105,10 +112,18 @@ def render(report: Report) -> str:
         labelled=sum(report.scores.support),
         counts=matrix.tolist(),
         shares=(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
-        confusions=_confusions(matrix),
+        confusions=confusions(matrix),
+        confused=[
+            (label, called, example.name, _pictures(example, report.classes, (label, called)))
+            for label, called, example in report.confused
+        ],
         shown=sorted(number for number in shown if number < len(report.classes)),
         ignores=IGNORE in shown,
-        curves=_curves(report.history),
+        curves=training_curves(report.history),
+        diagrams=(calibration_diagram(report.calibration), risk_curve(report.calibration))
+        if report.calibration
+        else (),
+        coverages=COVERAGES,
         galleries=[
             (heading, [(example, _pictures(example, report.classes)) for example in group])
             for heading, group in (("Worst", report.worst), ("Best", report.best))
@@ -117,6 +132,10 @@ def render(report: Report) -> str:
         isnan=math.isnan,
     )
     return text
+
+
+def _examples(report: Report) -> list[Example]:
+    return [*report.worst, *report.best, *(example for _, _, example in report.confused)]
 
 
 def _percent(value: float, digits: int = 1) -> str:
@@ -138,7 +157,7 @@ def _weakest(scores: Scores) -> list[int]:
     return known[: min(3, len(known) // 2)]
 
 
-def _confusions(matrix: np.ndarray) -> list[tuple[int, int, float, int]]:
+def confusions(matrix: np.ndarray) -> list[tuple[int, int, float, int]]:
     """The biggest mistakes as label, prediction, share of the label's pixels, pixels: up to eight, from 1 % on."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     np.fill_diagonal(shares, 0)
@@ -148,72 +167,11 @@ def _confusions(matrix: np.ndarray) -> list[tuple[int, int, float, int]]:
     return sorted(found, key=lambda item: (-item[2], item[0], item[1]))[:8]
 
 
-def _series(history: Sequence[Mapping[str, Any]], kind: str, key: str) -> list[tuple[float, float]]:
-    """Step and value of the log lines of one kind, those left out that have no finite number."""
-    lines = [line for line in history if line.get("kind") == kind and "step" in line]
-    points = [(line["step"], line.get(key)) for line in lines]
-    known = [(step, value) for step, value in points if isinstance(value, int | float) and math.isfinite(value)]
-    return [(float(step), float(value)) for step, value in known]
+def _pictures(example: Example, classes: Classes, only: tuple[int, int] | None = None) -> list[tuple[str, str]]:
+    """Caption and data address of the image, the truth, the prediction and the mistakes.
 
-
-def _curves(history: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Markup]]:
-    """Heading, what to see, and drawing of each curve that has at least two points."""
-    loss, held_out = _series(history, "train", "loss"), _series(history, "validation", "loss")
-    miou = [(step, 100 * value) for step, value in _series(history, "validation", "miou")]
-    rate = _series(history, "train", "learning_rate")
-    curves = []
-    if len(miou) > 1:
-        step, best = max(miou, key=lambda point: point[1])
-        seen = f"best {best:.1f} at step {step:.0f}"
-        curves.append(("Validation mIoU, %", seen, _draw("miou", miou, mark=(step, best))))
-    if len(loss) > 1:
-        seen = f"last {loss[-1][1]:.3g}" + (f"; validation, heavier line, {held_out[-1][1]:.3g}" if held_out else "")
-        curves.append(("Training loss", seen, _draw("loss", loss, held_out)))
-    if len(rate) > 1:
-        curves.append(("Learning rate", f"from {rate[0][1]:.2g} to {rate[-1][1]:.2g}", _draw("rate", rate)))
-    return curves
-
-
-def _draw(
-    name: str,
-    points: list[tuple[float, float]],
-    heavier: Sequence[tuple[float, float]] = (),
-    mark: tuple[float, float] | None = None,
-) -> Markup:
-    """An SVG to be put in the page, in the page's own colours so that it follows light and dark."""
-    ink, muted, hair, accent = "#010101", "#020202", "#030303", "#040404"  # stand-ins, replaced below
-    # svg.hashsalt: matplotlib names clip paths at random otherwise; one salt per drawing keeps ids apart in the page
-    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(4.2, 2.4), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot(*zip(*points, strict=True), color=muted if heavier else ink, linewidth=1.2 if heavier else 1.6)
-        if heavier:
-            axes.plot(*zip(*heavier, strict=True), color=ink, linewidth=2)
-        if mark:
-            axes.plot(*mark, marker="o", markersize=6, color=accent)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(hair)
-        axes.grid(axis="y", color=hair, linewidth=0.8)
-        axes.tick_params(length=0, labelcolor=muted)
-        axes.ticklabel_format(axis="y", scilimits=(-2, 4), useOffset=False)
-        axes.yaxis.offsetText.set_color(muted)
-        axes.locator_params(nbins=4)
-        axes.set_xlabel("step", color=muted)
-        content = io.StringIO()
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(content, format="svg", transparent=True, metadata=metadata)
-    svg = content.getvalue()
-    svg = svg[svg.index("<svg") :]  # without the XML and document type lines
-    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg)  # group names, the same in each drawing
-    for side in ("width", "height"):  # the page's column decides
-        svg = re.sub(rf'(<svg[^>]*?) {side}="[^"]*"', r"\1", svg, count=1)
-    for stand_in, variable in ((ink, "ink"), (muted, "muted"), (hair, "hair"), (accent, "accent")):
-        svg = svg.replace(stand_in, f"var(--{variable})")
-    return Markup(svg)
-
-
-def _pictures(example: Example, classes: Classes) -> list[tuple[str, str]]:
-    """Caption and data address of the image, the truth, the prediction and the mistakes."""
+    With `only`, a label and what it was called, other mistakes are not marked.
+    """
     height, width = example.truth.shape
     size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width))) if width > PICTURE_WIDTH else (width, height)
     image = Image.fromarray(example.image).resize(size, Image.Resampling.BOX)
@@ -223,7 +181,8 @@ def _pictures(example: Example, classes: Classes) -> list[tuple[str, str]]:
     )
     grey = np.asarray(image.convert("L"), dtype=np.uint8) // 2 + 112  # faint, so that mistakes stand out
     mistakes = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=2)  # h w rgba
-    mistakes[truth != prediction] = (*WRONG, 255)
+    wrong = truth != prediction if only is None else (truth == only[0]) & (prediction == only[1])
+    mistakes[wrong] = (*WRONG, 255)
     mistakes[truth == IGNORE] = 0  # see-through: the page's hatching shows
     return [
         ("image", _png(image)),
