@@ -17,6 +17,7 @@ from asymseg.data.dataset import DataSet, open_dataset
 from asymseg.errors import ConfigError, DataError
 from asymseg.evaluation.evaluate import Evaluation, evaluate, image_miou, measure, write_json
 from asymseg.evaluation.metrics import confusion_matrix
+from asymseg.evaluation.records import read_record
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.seeing import Seeing
@@ -117,6 +118,80 @@ def test_results_are_written(predictor, data, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     for text in ("Segmentation of the val images", "also mirrored", "own backbone", "red", "Training loss"):
         assert text in page
+
+
+def test_every_measure_is_written_and_can_be_left_out(predictor, data, tmp_path):
+    result = evaluate(predictor, data, out=tmp_path / "all", replicates=50)
+    content = json.loads((tmp_path / "all" / "metrics.json").read_text())
+    assert content["intervals"]["miou"] == [result.intervals.miou.low, result.intervals.miou.high]
+    assert content["intervals"]["replicates"] == 50
+    assert content["boundary"]["classes"]["red"]["boundary_iou"] == pytest.approx(4 / 5)  # all pixels are rim here
+    assert content["boundary"]["mean_interior_iou"] is None
+    # the logits are 10 and 0 twice: the confidence is the same everywhere, and 8 of 9 pixels are right
+    sure = math.exp(10) / (math.exp(10) + 2)
+    assert content["calibration"]["ece"] == pytest.approx(sure - 8 / 9, abs=1e-6)
+    assert content["calibration"]["risk_at_coverage"]["0.5"] == pytest.approx(1 / 9)
+    assert (content["mode"], content["average"]) == ("whole", "probabilities")
+    evaluate(
+        predictor,
+        data,
+        mode="slide",
+        window=(2, 2),
+        boundary=False,
+        calibration=False,
+        replicates=0,
+        out=tmp_path / "few",
+    )
+    content = json.loads((tmp_path / "few" / "metrics.json").read_text())
+    assert not {"intervals", "boundary", "calibration"} & set(content)
+    assert (content["mode"], content["window"], content["confusion_matrix"]) == ("slide", [2, 2], MATRIX)
+
+
+def test_the_counts_of_each_image_read_back(predictor, data, tmp_path):
+    result = evaluate(predictor, data, out=tmp_path)
+    record = read_record(tmp_path)
+    assert (record.names, record.classes, record.split) == (("a", "b", "c"), CLASSES.names, "val")
+    np.testing.assert_array_equal(record.counts, result.counts)
+    assert record.counts.sum(axis=0).tolist() == [[4, 3, 1], [4, 4, 1], [5, 3, 1]]
+    assert record.counts[2].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable as JSON"),
+        ("[]", "has no counts of each image"),
+        ('{"per_image_counts": {}, "classes": {"a": 1}}', "damaged"),
+        ('{"per_image_counts": {"a": 1}, "classes": {"a": 1}, "split": "val"}', "damaged"),
+        ('{"per_image_counts": {"a": {"classes": [7], "correct": [1], "labelled": [1], "predicted": [1]}}, '
+         '"classes": {"a": 1}, "split": "val"}', "damaged"),
+    ],
+)  # fmt: skip
+def test_a_record_that_is_none_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(DataError, match=message) as caught:
+        read_record(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_categories_are_measured_where_the_classes_have_them(predictor, data, tmp_path):
+    (data / "classes.json").write_text(json.dumps({**CLASSES.to_dict(), "categories": ["warm", "cold", "cold"]}))
+    evaluate(predictor, data, out=tmp_path)
+    content = json.loads((tmp_path / "metrics.json").read_text())
+    assert content["categories"]["iou"] == {"warm": pytest.approx(4 / 5), "cold": pytest.approx(4 / 5)}
+    assert "Categories" in (tmp_path / "report.html").read_text()
+
+
+def test_the_image_of_a_confusion_is_the_one_with_most_of_it(predictor, tmp_path):
+    for name, wrong in (("a", 1), ("b", 3), ("c", 2)):
+        prediction = np.zeros((1, 10), dtype=int)
+        prediction[0, :wrong] = 2
+        put(tmp_path / "data", name, prediction, np.zeros((1, 10)))
+    (tmp_path / "data" / "classes.json").write_text(json.dumps(CLASSES.to_dict()))
+    result = evaluate(predictor, tmp_path / "data", out=tmp_path)
+    assert result.confused_in.tolist() == [[0, -1, 1], [-1, -1, -1], [-1, -1, -1]]
+    page = (tmp_path / "report.html").read_text()
+    assert "red called blue</strong><span>b</span>" in page
 
 
 def test_nothing_labelled_is_no_number_and_valid_json(predictor, tmp_path):

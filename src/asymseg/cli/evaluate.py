@@ -22,6 +22,9 @@ def evaluate(
     scales: Annotated[tuple[float, ...] | None, Parameter(consume_multiple=True)] = None,
     flip: bool | None = None,
     average: Literal["probabilities", "logits", "mixed"] | None = None,
+    boundary: bool = True,
+    calibration: bool = True,
+    replicates: int = 2000,
     out: Path | None = None,
     gallery: bool = True,
     device: str = "auto",
@@ -58,6 +61,12 @@ def evaluate(
         Whether it also sees each image mirrored.
     average
         What is averaged over windows, scales and flips; mixed is logits over windows, then probabilities.
+    boundary
+        Measure boundary IoU and the IoU away from edges.
+    calibration
+        Measure the confidences too: calibration error, risk against coverage.
+    replicates
+        Sets of images drawn for the 95 % intervals; 0 for none.
     out
         Folder for the results; by default MODEL/evaluation-SPLIT, or evaluation-NAME-SPLIT where MODEL is no folder.
     gallery
@@ -94,13 +103,20 @@ def evaluate(
             scales=scales,
             flip=flip,
             average=average,
+            boundary=boundary,
+            calibration=calibration,
+            replicates=replicates,
             out=out,
             gallery=gallery,
             workers=workers,
             progress=advance,
         )
     say_compile_time(predictor.coarse.compile_seconds, console)
+    intervals = result.intervals
+    miou, accuracy = result.scores.miou, result.scores.pixel_accuracy
     console.print(
-        f"{split}: mIoU {result.scores.miou:.4f}, pixel accuracy {result.scores.pixel_accuracy:.4f} over "
-        f"{len(result.images)} images; see {out / 'report.html'}"
+        f"{split}: mIoU {miou:.4f}{intervals.miou if intervals else ''}, pixel accuracy {accuracy:.4f}"
+        f"{intervals.pixel_accuracy if intervals else ''} over {len(result.images)} images; see {out / 'report.html'}",
+        markup=False,
+        highlight=False,
     )

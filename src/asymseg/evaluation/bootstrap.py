@@ -27,6 +27,10 @@ class Interval:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        """The range, to be put behind the score."""
+        return "" if math.isnan(self.low) else f" ({self.low:.4f} to {self.high:.4f})"
+
     def to_list(self) -> list[float | None]:
         """Both ends, for JSON."""
         return [json_number(self.low), json_number(self.high)]
