@@ -18,6 +18,9 @@ from asymseg.errors import DataError
 from asymseg.evaluation.regions import connected_regions, inner
 from asymseg.prediction.predict import Predictor
 
+LEAST = 1e-4
+"""Probabilities below this count as this: how near to nothing they are says little."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -50,7 +53,19 @@ def find_label_errors(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Suspect, ...]:
-    """The `most` likely label errors of a split, best first. Memory does not grow with the number of images.
+    r"""The `most` likely label errors of a split, best first. Memory does not grow with the number of images.
+
+    A suspect is a connected region of one labelled and one predicted class. With $p$ the probabilities over its pixels,
+    $l$ and $q$ its labelled and predicted class, it is ranked by
+
+    $$ \sqrt{core \cdot whole} \; \overline{-\ln p_l}^2 \; \overline{p_q - p_l} \; \sqrt{t_l t_q} $$
+
+    - core: how many of its pixels lie deeper inside than `seam`;
+    - whole: its share of the labelled or of the predicted region that it is part of, whichever is more: errors are
+      whole things, a model's mistakes are ragged parts;
+    - $t_c$: the mean of $p_c$ over all pixels labelled $c$, the self-confidence that confident learning takes for its
+      thresholds (Northcutt, Jiang and Chuang, JAIR 2021), so that classes that the model is bad at do not flood the
+      list.
 
     Args:
         predictor: A model of the data's classes. It may have been trained on these labels, errors and all, as long as
@@ -93,9 +108,9 @@ def find_label_errors(
                 heapq.heapreplace(kept, entry)
         if progress is not None:
             progress(done, len(pairs))
-    trust = dict(zip(names, totals / np.maximum(counts, 1), strict=True))
+    trust = dict(zip(names, np.sqrt(totals / np.maximum(counts, 1)).tolist(), strict=True))
     found = [
-        replace(suspect, score=suspect.score * float(trust[suspect.labelled] * trust[suspect.predicted]))
+        replace(suspect, score=suspect.score * trust[suspect.labelled] * trust[suspect.predicted])
         for kept in best.values()
         for _, _, suspect in kept
     ]
@@ -138,7 +153,9 @@ def _suspects(view: _View, image: str, names: tuple[str, ...], seam: float) -> I
         inside = region[place]
         # An error is a whole thing: a region of the label that is nothing of the kind, or one that the label has not.
         whole = max(area[number] / size[place][inside].max() for size in sizes)
-        confidence, doubt = (float(part[place][inside].mean()) for part in (view.confidence, view.doubt))
+        doubts = view.doubt[place][inside]
+        confidence, doubt = float(view.confidence[place][inside].mean()), float(doubts.mean())
+        surprise = float(-np.log(np.maximum(doubts, LEAST)).mean())
         yield Suspect(
             image=image,
             box=box,
@@ -147,7 +164,7 @@ def _suspects(view: _View, image: str, names: tuple[str, ...], seam: float) -> I
             predicted=names[view.predicted[place][inside][0]],
             confidence=confidence,
             doubt=doubt,
-            score=float(np.sqrt(core[number]) * whole * max(0.0, confidence - doubt)),
+            score=math.sqrt(core[number] * whole) * surprise**2 * (confidence - doubt),
             region=inside,
         )
 

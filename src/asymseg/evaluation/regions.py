@@ -15,7 +15,9 @@ def connected_regions(values: Shaped[np.ndarray, "h w"]) -> Int64[np.ndarray, "h
     runs = np.cumsum(begins).reshape(height, width) - 1  # each stretch of a row that has one value
     touching = values[1:] == values[:-1]
     joined = _join(int(runs[-1, -1]) + 1, runs[:-1][touching], runs[1:][touching])
-    return np.unique(joined, return_inverse=True)[1][runs]
+    numbers: np.ndarray = np.unique(joined, return_inverse=True)[1]
+    regions: np.ndarray = numbers[runs]
+    return regions
 
 
 def inner(regions: Int64[np.ndarray, "h w"], depth: int) -> Bool[np.ndarray, "h w"]:
@@ -34,7 +36,8 @@ def _beside(differs: Bool[np.ndarray, "_ _"], axis: int) -> Bool[np.ndarray, "_ 
     """Which pixels lie on either side of an edge."""
     before, after = [(0, 0), (0, 0)], [(0, 0), (0, 0)]
     before[axis], after[axis] = (1, 0), (0, 1)
-    return np.pad(differs, before) | np.pad(differs, after)
+    touched: np.ndarray = np.pad(differs, before) | np.pad(differs, after)
+    return touched
 
 
 def _join(

@@ -151,7 +151,8 @@ def _crop(view: UInt8[np.ndarray, "h w 3"], suspect: Suspect, photograph: bool) 
 
 def _outline(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """The line just outside of a region, two pixels wide, so that the region stays to be seen."""
-    return ~region & ~inner(region.astype(np.int64), 2)
+    line: np.ndarray = ~region & ~inner(region.astype(np.int64), 2)
+    return line
 
 
 def _render(cards: Sequence[Card], dataset: DataSet, split: str, found: int) -> str:
