@@ -80,7 +80,27 @@ class AFNB(nn.Module):
         self, low: Float[Tensor, "b c i j"], high: Float[Tensor, "b d h w"], return_attention: bool = False
     ) -> Float[Tensor, "b o h w"] | tuple[Float[Tensor, "b o h w"], Float[Tensor, "b h*w s"]]:
         """The joined map, and with `return_attention` also how much each pixel takes from each token."""
-        weights = attention_weights(self.query(high), self.pool(self.key(low)))  # B N S
-        tokens = on_tokens(self.output, on_tokens(self.value, self.pool(low)))  # B O S
-        out = join(high, tokens, weights, self.merge, add=self.add)
+        key, pooled = (self.pool(x) for x in self.to_pool(low))
+        weights = self.attention(high, key)  # B N S
+        out = self._joined(high, weights, pooled)
         return (out, weights) if return_attention else out
+
+    def to_pool(self, low: Float[Tensor, "b c i j"]) -> tuple[Float[Tensor, "b k i j"], Float[Tensor, "b c i j"]]:
+        """The two maps that matter only as tokens: their pools are the keys, and what values are made of."""
+        return self.key(low), low
+
+    def from_tokens(
+        self, high: Float[Tensor, "b d h w"], key: Float[Tensor, "b k s"], pooled: Float[Tensor, "b c s"]
+    ) -> Float[Tensor, "b o h w"]:
+        """The joined map from the pools of `to_pool`'s maps; `high` may be any part of the deep map."""
+        return self._joined(high, self.attention(high, key), pooled)
+
+    def attention(self, high: Float[Tensor, "b d h w"], key: Float[Tensor, "b k s"]) -> Float[Tensor, "b h*w s"]:
+        """How much each pixel takes from each token."""
+        return attention_weights(self.query(high), key)
+
+    def _joined(
+        self, high: Float[Tensor, "b d h w"], weights: Float[Tensor, "b h*w s"], pooled: Float[Tensor, "b c s"]
+    ) -> Float[Tensor, "b o h w"]:
+        tokens = on_tokens(self.output, on_tokens(self.value, pooled))  # B O S
+        return join(high, tokens, weights, self.merge, add=self.add)

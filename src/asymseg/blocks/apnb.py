@@ -78,6 +78,25 @@ class APNB(nn.Module):
         query = self.query(x)  # B K H W
         weights = attention_weights(query, self.pool(query))  # B N S
         del query  # in prediction its memory is free from here on
-        tokens = on_tokens(self.output, on_tokens(self.value, self.pool(x)))  # B O S
-        out = join(x, tokens, weights, self.merge, add=self.add)
+        out = self._joined(x, weights, self.pool(x))
         return (out, weights) if return_attention else out
+
+    def to_pool(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b c h w"]]:
+        """The two maps that matter as tokens: their pools are the keys, and what values are made of."""
+        return self.query(x), x
+
+    def from_tokens(
+        self, x: Float[Tensor, "b c h w"], key: Float[Tensor, "b k s"], pooled: Float[Tensor, "b c s"]
+    ) -> Float[Tensor, "b o h w"]:
+        """The joined map from the pools of `to_pool`'s maps; `x` may be any part of the map that they come from."""
+        return self._joined(x, self.attention(x, key), pooled)
+
+    def attention(self, x: Float[Tensor, "b c h w"], key: Float[Tensor, "b k s"]) -> Float[Tensor, "b h*w s"]:
+        """How much each pixel takes from each token."""
+        return attention_weights(self.query(x), key)
+
+    def _joined(
+        self, x: Float[Tensor, "b c h w"], weights: Float[Tensor, "b h*w s"], pooled: Float[Tensor, "b c s"]
+    ) -> Float[Tensor, "b o h w"]:
+        tokens = on_tokens(self.output, on_tokens(self.value, pooled))  # B O S
+        return join(x, tokens, weights, self.merge, add=self.add)

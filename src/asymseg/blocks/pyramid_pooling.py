@@ -51,15 +51,42 @@ class PyramidPooling(nn.Module):
                 return self.forward(x)
         height, width = x.shape[2:]
         precise = torch.promote_types(x.dtype, torch.float32)
-        rows = self._averages(height, precise)  # sum(s) H
-        columns = self._averages(width, precise)  # sum(s) W
+        return self._tokens(x, self._averages(height, precise), self._averages(width, precise)).to(x.dtype)
+
+    def part(
+        self, x: Float[Tensor, "b c h w"], size: tuple[int, int], corner: tuple[int, int]
+    ) -> Float[Tensor, "b c {self.num_tokens}"]:
+        """What a part of a map adds to the tokens of the whole: parts that tile a map add up to its tokens.
+
+        `size` is the whole map's height and width, `corner` the row and column in it at which the part begins. In
+        float32 at least, for there may be many parts.
+        """
+        if torch.is_autocast_enabled(x.device.type):
+            with torch.autocast(x.device.type, enabled=False):
+                return self.part(x, size, corner)
+        precise = torch.promote_types(x.dtype, torch.float32)
+        rows, columns = (
+            self._averages(whole, precise)[:, first : first + length]
+            for whole, first, length in zip(size, corner, x.shape[2:], strict=True)
+        )
+        return self._tokens(x, rows, columns)
+
+    def cells(self, size: tuple[int, int]) -> list[tuple[slice, slice]]:
+        """Rows and columns that each token averages, of a map of that height and width."""
+        sides = [[_spans(length, s) for length in size] for s in self.pool_sizes]
+        return [(row, column) for rows, columns in sides for row in rows for column in columns]
+
+    def _tokens(
+        self, x: Float[Tensor, "b c h w"], rows: Float[Tensor, "r h"], columns: Float[Tensor, "r w"]
+    ) -> Float[Tensor, "b c {self.num_tokens}"]:
+        """The tokens by the averages over rows and columns, in the precision of these."""
         sizes = list(self.pool_sizes)
-        bands = _bands(rows, x.to(precise))  # B C sum(s) W
+        bands = _bands(rows, x.to(rows.dtype))  # B C sum(s) W
         levels = [
             torch.matmul(band, column.T).flatten(2)  # B C s W times W s -> B C s*s
             for band, column in zip(torch.split(bands, sizes, dim=2), torch.split(columns, sizes), strict=True)
         ]
-        return torch.cat(levels, dim=2).to(x.dtype)
+        return torch.cat(levels, dim=2)
 
     def _averages(self, length: int | SymInt, dtype: torch.dtype) -> Float[Tensor, "cells length"]:
         """Rows that average `length` pixels over the cells of every grid. Integers decide, so no rounding can."""
@@ -81,6 +108,11 @@ def _bands(rows: Float[Tensor, "r h"], x: Float[Tensor, "b c h w"]) -> Float[Ten
     channels, _, width = x.shape[1:]
     last = torch.matmul(rows, x.permute(0, 2, 3, 1).flatten(2))  # channels_last: B H W*C -> B sum(s) W*C
     return last.reshape(-1, rows.shape[0], width, channels).permute(0, 3, 1, 2)
+
+
+def _spans(length: int, size: int) -> list[slice]:
+    """The cells of a side: from floor(i n / s) to ceil((i + 1) n / s)."""
+    return [slice(cell * length // size, -(-(cell + 1) * length // size)) for cell in range(size)]
 
 
 def _checked(pool_sizes: Sequence[int]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
-from asymseg.blocks import AFNB, APNB
+from asymseg.blocks import AFNB, APNB, PyramidPooling
 from asymseg.blocks.attention import attention_weights, on_tokens, pointwise
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet, pad_for, upsample
@@ -82,7 +82,7 @@ class FoldedAttention(nn.Module):
 
     def __init__(
         self,
-        pool: nn.Module,
+        pool: PyramidPooling,
         query: nn.Module,
         key: nn.Module | None,
         tokens: nn.Conv2d,
@@ -100,7 +100,26 @@ class FoldedAttention(nn.Module):
         query = self.query(high)  # B K H W
         weights = attention_weights(query, self.pool(query if self.key is None else self.key(low)))  # B N S
         del query
-        tokens = on_tokens(self.tokens, self.pool(low))  # B O S
+        return self._joined(high, weights, self.pool(low))
+
+    def to_pool(self, low: Float[Tensor, "b l h w"]) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b l h w"]]:
+        """As the plain blocks have it."""
+        return (self.query if self.key is None else self.key)(low), low
+
+    def from_tokens(
+        self, high: Float[Tensor, "b g h w"], key: Float[Tensor, "b k s"], pooled: Float[Tensor, "b l s"]
+    ) -> Float[Tensor, "b o h w"]:
+        """As the plain blocks have it."""
+        return self._joined(high, self.attention(high, key), pooled)
+
+    def attention(self, high: Float[Tensor, "b g h w"], key: Float[Tensor, "b k s"]) -> Float[Tensor, "b h*w s"]:
+        """How much each pixel takes from each token."""
+        return attention_weights(self.query(high), key)
+
+    def _joined(
+        self, high: Float[Tensor, "b g h w"], weights: Float[Tensor, "b h*w s"], pooled: Float[Tensor, "b l s"]
+    ) -> Float[Tensor, "b o h w"]:
+        tokens = on_tokens(self.tokens, pooled)  # B O S
         spread = weights.to(tokens.dtype).transpose(1, 2)  # B S N
         if self.merge is not None:
             x = pointwise(high, self.merge.weight)
@@ -116,7 +135,7 @@ class FoldedFusion(nn.Module):
 
     def __init__(
         self,
-        pool: nn.Module,
+        pool: PyramidPooling,
         query: nn.Module,
         key: nn.Module,
         value: nn.Conv2d,
@@ -128,8 +147,23 @@ class FoldedFusion(nn.Module):
         self.spread, self.project = spread, project
 
     def forward(self, low: Float[Tensor, "b l hl wl"], high: Float[Tensor, "b g h w"]) -> Float[Tensor, "b o h w"]:
-        weights = attention_weights(self.query(high), self.pool(self.key(low)))  # B N S
-        values = on_tokens(self.value, self.pool(low))  # B V S
+        key, pooled = (self.pool(x) for x in self.to_pool(low))
+        return self.from_tokens(high, key, pooled)
+
+    def to_pool(self, low: Float[Tensor, "b l h w"]) -> tuple[Float[Tensor, "b k h w"], Float[Tensor, "b l h w"]]:
+        """As the plain blocks have it."""
+        return self.key(low), low
+
+    def attention(self, high: Float[Tensor, "b g h w"], key: Float[Tensor, "b k s"]) -> Float[Tensor, "b h*w s"]:
+        """How much each pixel takes from each token."""
+        return attention_weights(self.query(high), key)
+
+    def from_tokens(
+        self, high: Float[Tensor, "b g h w"], key: Float[Tensor, "b k s"], pooled: Float[Tensor, "b l s"]
+    ) -> Float[Tensor, "b o h w"]:
+        """As the plain blocks have it; of a part of the map, the pixels at its border see zeros beyond it."""
+        weights = self.attention(high, key)  # B N S
+        values = on_tokens(self.value, pooled)  # B V S
         values = F.pad(values, (0, 0, 0, 1), value=1.0)  # a row of ones carries what is constant within the image
         context = torch.bmm(values, weights.to(values.dtype).transpose(1, 2))  # B V+1 N
         context = context.reshape(*context.shape[:2], *high.shape[2:])

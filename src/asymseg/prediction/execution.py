@@ -1,8 +1,8 @@
 """Where and how a network runs: device, precision, folding, compilation."""
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -61,7 +61,7 @@ class Coarse:
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b n i j"], tuple[int, int]]:
         """Coarse logits in float32, and the height and width in pixels that they stand for."""
-        with reused_memory(self.device), _autocast(self.device, self.precision):
+        with self.running():
             padded = pad_for(getattr(self.network, "backbone", self.network), images)
             padded = padded.contiguous(memory_format=torch.channels_last)
             first = self.compiling and tuple(padded.shape) not in self.compile_seconds
@@ -70,6 +70,12 @@ class Coarse:
             if first:
                 self.compile_seconds[tuple(padded.shape)] = time.monotonic() - began
             return logits, (padded.shape[2], padded.shape[3])
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Memory and precision as the network has them here, for whoever runs its parts."""
+        with reused_memory(self.device), _autocast(self.device, self.precision):
+            yield
 
     def _plain(self, images: Tensor) -> Tensor:
         network = self.network
