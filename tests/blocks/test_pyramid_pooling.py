@@ -107,3 +107,32 @@ def test_half_precision_costs_no_more_than_rounding_the_result(autocast):
     assert tokens.dtype == torch.bfloat16
     exact = PyramidPooling()(low.double())
     torch.testing.assert_close(tokens.double(), exact, rtol=2**-8, atol=0)
+
+
+@pytest.mark.parametrize("pool_sizes", [(1, 3, 6, 8), (5, 2)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_parts_add_up_to_the_whole(pool_sizes, layout):
+    """A map cut at any places."""
+    pool = PyramidPooling(pool_sizes)
+    generator = torch.Generator().manual_seed(0)
+    for size, downs, rights in [((7, 9), (0, 7), (0, 1, 9)), ((31, 40), (0, 2, 30, 31), (0, 13, 14, 40))]:
+        x = torch.randn(2, 3, *size, dtype=torch.float64, generator=generator).contiguous(memory_format=layout)
+        total = torch.zeros(2, 3, pool.num_tokens, dtype=torch.float64)
+        for top, bottom in itertools.pairwise(downs):
+            for left, right in itertools.pairwise(rights):
+                total += pool.part(x[:, :, top:bottom, left:right], size, (top, left))
+        torch.testing.assert_close(total, pool(x), rtol=0, atol=1e-13)
+
+
+def test_parts_of_half_precision_are_summed_in_float32():
+    pool, x = PyramidPooling(), torch.randn(1, 2, 9, 9).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        part = pool.part(x, (9, 9), (0, 0))
+    assert part.dtype == torch.float32
+    torch.testing.assert_close(part, pool(x.float()))
+
+
+def test_cells_are_those_that_are_averaged():
+    pool, x = PyramidPooling(), torch.randn(1, 1, 13, 30, dtype=torch.float64)
+    means = [x[0, 0, rows, columns].mean() for rows, columns in pool.cells((13, 30))]
+    torch.testing.assert_close(torch.stack(means), pool(x)[0, 0])

@@ -20,14 +20,19 @@ Pools = tuple[Float[Tensor, "b k s"], Float[Tensor, "b c s"]]
 """A block's tokens: its keys, and what its values are made of."""
 
 
-def check_by_tokens(network: object) -> Network:
-    """The network itself. Raises ConfigError for one whose context is not made of tokens, or not known."""
+def check_known(network: object) -> Network:
+    """The network itself. Raises ConfigError for one that may compute something else than its parts say."""
     if type(network) not in (ANNNet, FoldedANNNet):
         raise ConfigError(
-            f"{type(network).__name__} may compute something else than ANNNet; what it takes from the whole image "
-            "cannot be gathered from parts"
+            f"{type(network).__name__} may compute something else than ANNNet, so what it takes from the whole image "
+            "is not known; use an ANNNet itself"
         )
-    network = cast(Network, network)
+    return cast(Network, network)
+
+
+def check_by_tokens(network: object) -> Network:
+    """The network itself. Raises ConfigError for one whose context is not made of tokens, or not known."""
+    network = check_known(network)
     if network.settings["context"] not in ("apnb", "none"):
         raise ConfigError(
             f"context {network.settings['context']!r} is not made of tokens: it needs all pixels of the image at once; "

@@ -6,11 +6,13 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
+from asymseg.data.transforms import normalise
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet, pad_for
+from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.folding import FoldedANNNet, fold
 from asymseg.model.memory import reused_memory
 
@@ -41,6 +43,15 @@ def prepare(network: nn.Module, device: torch.device, *, folding: bool) -> nn.Mo
     if folding and type(network) is ANNNet:  # a subclass may compute something else
         network = fold(network).to(memory_format=torch.channels_last)
     return network.to(device).eval()
+
+
+def normalised(image: Shaped[Tensor, "c h w"], info: ModelInfo, device: torch.device) -> Float[Tensor, "1 c h w"]:
+    """An image from `read_image` as a network takes it."""
+    if device.type == "cuda":
+        image = image.pin_memory().to(device, non_blocking=True)
+    if info.channel_order == "BGR":
+        image = image.flip(0)
+    return normalise(image.to(device), info.mean, info.std)[None]
 
 
 class Coarse:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,13 @@ from torch.nn import functional as F
 
 from asymseg.classes import Classes
 from asymseg.data.files import image_tensor, read_image, write_mask
-from asymseg.data.transforms import normalise
-from asymseg.errors import DataError
+from asymseg.errors import ConfigError, DataError
 from asymseg.model.checkpoint import ModelInfo, parameter_count
 from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.model.source import open_model
 from asymseg.prediction.answer import Answer
-from asymseg.prediction.execution import Coarse, Device, Precision, prepare
+from asymseg.prediction.attention import Attending, Attention, attend
+from asymseg.prediction.execution import Coarse, Device, Precision, normalised, prepare
 from asymseg.prediction.execution import choose_device as choose_device
 from asymseg.prediction.mosaic import Mosaic, Strip, Strips, see_strip
 from asymseg.prediction.overlay import draw_overlay
@@ -47,14 +48,34 @@ class Result:
         classes: Classes,
         image: Tensor,
         probabilities: Callable[[], Float[np.ndarray, "n h w"]],
+        attend: Callable[[], Attending] | None = None,
     ) -> None:
         self.mask, self.classes, self.image = mask, classes, image
-        self._probabilities = probabilities
+        self._probabilities, self._attend = probabilities, attend
 
     @cached_property
     def probabilities(self) -> Float[np.ndarray, "n h w"]:
         """Of each class, adding up to 1 at each pixel; made when first asked for, since they are large."""
         return self._probabilities()
+
+    def attention(self, row: int, column: int) -> Attention:
+        """The regions of the image that one of its pixels drew on, block by block, with `picture()`.
+
+        The network is run once more when this is first asked for, and the weights of all pixels are kept. Raises
+        ConfigError where it saw the image in parts or several times, or has no block that looks at regions; DataError
+        for a place outside the image.
+        """
+        return self._attending.at(row, column)
+
+    @cached_property
+    def _attending(self) -> Attending:
+        if self._attend is None:
+            raise ConfigError("this result is apart from its network; predict the image again and ask there")
+        return self._attend()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the way back to the network, which may be large."""
+        return {**self.__dict__, "_attend": None}
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The image with the classes' colours over it."""
@@ -123,7 +144,9 @@ class Predictor:
         """
         image = to_tensor(source, len(self.info.mean))
         answer = self._look(image, keep=True)
-        return Result(answer.class_map().cpu().numpy(), self.info.classes, image, partial(_as_array, answer))
+        mask = answer.class_map().cpu().numpy()
+        weights = partial(attend, self.coarse, self.info, image)
+        return Result(mask, self.info.classes, image, partial(_as_array, answer), weights)
 
     def class_map(self, image: Tensor) -> UInt8[Tensor, "h w"]:
         """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less.
@@ -146,11 +169,7 @@ class Predictor:
     @torch.inference_mode()
     def _look(self, image: Tensor, keep: bool = False) -> Answer:
         """What the network says of the image; with `keep` nothing is left to be asked of it later."""
-        if self.device.type == "cuda":
-            image = image.pin_memory().to(self.device, non_blocking=True)
-        if self.info.channel_order == "BGR":
-            image = image.flip(0)
-        pixels = normalise(image.to(self.device), self.info.mean, self.info.std)[None]  # 1 c h w
+        pixels = normalised(image, self.info, self.device)
         views: list[View | Mosaic] = []
         size, seeing = (image.shape[1], image.shape[2]), self.info.seeing
         for scale in seeing.scales:

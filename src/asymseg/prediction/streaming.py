@@ -34,7 +34,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
-from asymseg.data.transforms import normalise
 from asymseg.errors import ConfigError, DataError
 from asymseg.model.annnet import pad_for
 from asymseg.model.by_tokens import (
@@ -48,6 +47,7 @@ from asymseg.model.by_tokens import (
     scores,
 )
 from asymseg.model.reach import Reach
+from asymseg.prediction.execution import normalised
 from asymseg.prediction.predict import ImageSource, Predictor, Result, to_tensor
 from asymseg.prediction.tiles import TensorSource, Tile, TileSource, plan_tiles
 from asymseg.prediction.upsampling import NUMBERS_AT_ONCE
@@ -219,13 +219,10 @@ def _maps(
     predictor: Predictor, source: TileSource, tile: Tile
 ) -> tuple[Float[Tensor, "1 c i j"], Float[Tensor, "1 d h w"]]:
     """The backbone's two maps of what is read for a tile."""
-    image = source.read(*tile.padded).to(predictor.device)
-    if predictor.info.channel_order == "BGR":
-        image = image.flip(0)
     network = check_by_tokens(predictor.network)
-    backbone, precision = network.backbone, next(network.parameters()).dtype
-    pixels = normalise(image, predictor.info.mean, predictor.info.std)[None].to(precision)
-    low, high = backbone(pad_for(backbone, pixels).contiguous(memory_format=torch.channels_last))
+    pixels = normalised(source.read(*tile.padded), predictor.info, predictor.device)
+    padded = pad_for(network.backbone, pixels.to(next(network.parameters()).dtype))
+    low, high = network.backbone(padded.contiguous(memory_format=torch.channels_last))
     return low, high
 
 
@@ -271,9 +268,10 @@ def _blend(x: Float[Tensor, "b n i j"], places: Float64[Tensor, " r"], dim: int)
 
 
 def _check_one_look(predictor: Predictor) -> None:
-    if predictor.info.scales != (1.0,) or predictor.info.flip:
+    seeing = predictor.info.seeing
+    if seeing.scales != (1.0,) or seeing.flip:
         raise ConfigError(
-            "whole-image context by tiles sees the image once, but this predictor sees it at "
-            f"scales {predictor.info.scales}{' and mirrored' if predictor.info.flip else ''}; "
+            "context of the whole image by tiles takes one look at it, but this predictor takes several "
+            f"(scales {', '.join(map(str, seeing.scales))}, flip {seeing.flip}); "
             "use predictor.seeing(scales=(1.0,), flip=False)"
         )

@@ -1,0 +1,194 @@
+"""Why a pixel is what it is said to be: the regions of the image that it drew on, block by block.
+
+A block gives each cell of its map one weight for each of the pyramid's regions, and these add up to 1. They are
+no approximation made afterwards: the context of a cell is the sum of the regions' averages by these very weights.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from asymseg.blocks import AFNB, APNB, PyramidPooling
+from asymseg.errors import ConfigError, DataError
+from asymseg.model.annnet import pad_for
+from asymseg.model.by_tokens import check_known, features, fusion_block
+from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.folding import FoldedAttention, FoldedFusion
+from asymseg.prediction.execution import Coarse, normalised
+from asymseg.prediction.overlay import as_picture
+
+Name = Literal["fusion", "context"]
+
+
+@dataclass(frozen=True)
+class BlockAttention:
+    """What one block gave to one pixel."""
+
+    name: Name
+    """fusion: AFNB, regions of the shallow map. context: APNB, regions of its own map."""
+    pool_sizes: tuple[int, ...]
+    weights: Float[np.ndarray, " s"]
+    """Of each region, adding up to 1: coarse grids first, the cells of a grid row by row."""
+    boxes: Int[np.ndarray, "s 4"]
+    """The regions in pixels of the image: rows from and to, columns from and to, ends excluded. Neighbours may overlap,
+    as the cells of adaptive pooling do, and a region in the padding that a backbone asked for is empty."""
+    heat: Float[np.ndarray, "h w"]
+    """For each pixel of the image, the weight that its feature has in the context: the sum over all regions it lies in
+    of weight / (cells of the region). It adds up to 1 over the cells of the map that was pooled."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The regions that one pixel of an image drew on."""
+
+    row: int
+    column: int
+    image: Tensor
+    blocks: tuple[BlockAttention, ...]
+
+    def __getitem__(self, name: Name) -> BlockAttention:
+        """The block of that name. Raises KeyError for one that the network lacks."""
+        return {block.name: block for block in self.blocks}[name]
+
+    def picture(self, enlarge: int = 1, opacity: float = 0.75) -> Image.Image:
+        """The image in grey under a heat map, the pixel marked by a ring.
+
+        The heat is `BlockAttention.heat` summed over the blocks, so each weight is spread evenly over its region, and
+        all grids lie on top of each other: a small region is brighter than a large one of the same weight. The
+        brightest place is the hottest there is, the darkest has no weight at all.
+        """
+        from matplotlib import colormaps  # a second to load, and only pictures need it
+
+        heat = sum(block.heat for block in self.blocks)
+        share = heat / max(float(np.max(heat)), 1e-12)
+        grey = as_picture(self.image).mean(axis=2, keepdims=True) * (1 - opacity)
+        colours = np.asarray(colormaps["inferno"](share))[..., :3]  # and not its opacity
+        pixels = grey + 255 * opacity * colours
+        picture = Image.fromarray(np.rint(pixels).astype(np.uint8))
+        picture = picture.resize((enlarge * picture.width, enlarge * picture.height), Image.Resampling.NEAREST)
+        return _marked(picture, enlarge * (self.row + 0.5), enlarge * (self.column + 0.5))
+
+
+@dataclass(frozen=True)
+class BlockWeights:
+    """The weights that one block gave to every cell of its map."""
+
+    name: Name
+    pool: PyramidPooling
+    weights: Float[Tensor, "h w s"]
+    pooled: tuple[int, int]
+    """Height and width of the map that was pooled."""
+
+
+@dataclass(frozen=True)
+class Attending:
+    """The weights of all blocks for all pixels of an image: for each cell of a map, one float32 per region."""
+
+    image: Tensor
+    covers: tuple[int, int]
+    """Height and width in pixels that the maps stand for: the image, padded to what the backbone takes."""
+    align_corners: bool
+    blocks: tuple[BlockWeights, ...]
+
+    def at(self, row: int, column: int) -> Attention:
+        """The regions that the pixel drew on; those of the cell that is nearest to it. Raises DataError."""
+        height, width = self.image.shape[1:]
+        if not (0 <= row < height and 0 <= column < width):
+            raise DataError(f"row {row}, column {column}: not within the image of {height} rows and {width} columns")
+        return Attention(row, column, self.image, tuple(self._of(block, row, column) for block in self.blocks))
+
+    def _of(self, block: BlockWeights, row: int, column: int) -> BlockAttention:
+        size = block.weights.shape[:2]
+        cell = [_nearest(*sides, self.align_corners) for sides in zip((row, column), size, self.covers, strict=True)]
+        weights = block.weights[cell[0], cell[1]].numpy()
+        regions = block.pool.cells(block.pooled)
+        heat = np.zeros(block.pooled, np.float64)
+        for (rows, columns), weight in zip(regions, weights, strict=True):
+            heat[rows, columns] += weight / heat[rows, columns].size
+        down, across = (
+            np.arange(side) * cells // covered
+            for side, cells, covered in zip(self.image.shape[1:], block.pooled, self.covers, strict=True)
+        )
+        boxes = [
+            [end for axis in (0, 1) for end in self._pixels(region[axis], block.pooled[axis], axis)]
+            for region in regions
+        ]
+        return BlockAttention(
+            block.name, block.pool.pool_sizes, weights, np.array(boxes), heat[np.ix_(down, across)].astype(np.float32)
+        )
+
+    def _pixels(self, cells: slice, length: int, axis: int) -> tuple[int, int]:
+        """The pixels of an axis whose cells, of `length`, are these."""
+        covered, side = self.covers[axis], self.image.shape[1 + axis]
+        first, last = (min(side, -(-end * covered // length)) for end in (cells.start, cells.stop))
+        return first, last
+
+
+@torch.inference_mode()
+def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
+    """The weights by which a network looked at an image, from one more run of it without the classifier.
+
+    Raises ConfigError for a predictor that sees the image in parts or several times, where no weights are those of its
+    answer, and for a network without a block that looks at regions.
+    """
+    network = check_known(coarse.network)
+    size, seeing = (image.shape[1], image.shape[2]), info.seeing
+    fits = seeing.mode == "whole" or all(side <= most for side, most in zip(size, seeing.window, strict=True))
+    if not fits or seeing.scales != (1.0,) or seeing.flip:
+        raise ConfigError(
+            "attention is that of one look at the whole image, but this predictor takes several; use "
+            'predictor.seeing(mode="whole", scales=(1.0,), flip=False)'
+        )
+    fusion, context = fusion_block(network), network.context
+    blocks = []
+    with coarse.running():
+        padded = pad_for(network.backbone, normalised(image, info, coarse.device))
+        low, high = network.backbone(padded.contiguous(memory_format=torch.channels_last))
+        pools = None
+        if fusion is not None:
+            key, pooled = (fusion.pool(x) for x in fusion.to_pool(low))
+            pools = (key, pooled)
+            blocks.append(_weights("fusion", fusion, high, key, (low.shape[2], low.shape[3])))
+        if isinstance(context, APNB | FoldedAttention):
+            x = features(network, high, pools)[1]
+            key = context.pool(context.to_pool(x)[0])
+            blocks.append(_weights("context", context, x, key, (x.shape[2], x.shape[3])))
+    if not blocks:
+        raise ConfigError(
+            "the network has no block that looks at regions (fusion 'none', context "
+            f"{network.settings['context']!r}), so there is no attention to show"
+        )
+    return Attending(image, (padded.shape[2], padded.shape[3]), network.align_corners, tuple(blocks))
+
+
+def _weights(
+    name: Name,
+    block: AFNB | APNB | FoldedAttention | FoldedFusion,
+    x: Float[Tensor, "1 c h w"],
+    key: Float[Tensor, "1 k s"],
+    pooled: tuple[int, int],
+) -> BlockWeights:
+    weights = block.attention(x, key)[0].float().cpu()
+    return BlockWeights(name, block.pool, weights.reshape(x.shape[2], x.shape[3], -1), pooled)
+
+
+def _nearest(wanted: int, cells: int, covered: int, align_corners: bool) -> int:
+    """The cell whose logits have most to say at a pixel, as `F.interpolate` places them."""
+    if align_corners:
+        return round(wanted * (cells - 1) / (covered - 1)) if covered > 1 else 0
+    return min((2 * wanted + 1) * cells // (2 * covered), cells - 1)
+
+
+def _marked(picture: Image.Image, row: float, column: float) -> Image.Image:
+    """The picture with a ring around a place, white between black, so that it shows on anything."""
+    radius = max(4, round(min(picture.size) / 40))
+    draw = ImageDraw.Draw(picture)
+    for grow, width, colour in ((1, 5, "black"), (0, 3, "white")):
+        r = radius + grow
+        draw.ellipse((column - r, row - r, column + r, row + r), outline=colour, width=width)
+    return picture
