@@ -70,8 +70,10 @@ def lively(network):
             module.running_var.uniform_(0.5, 2)
     for block in (network.fusion, network.context):
         if block is not None:
-            nn.init.normal_(block.output.weight, std=0.7)
-            nn.init.normal_(block.key[0].weight if hasattr(block, "key") else block.query[0].weight)
+            for layer in block.output if isinstance(block.output, nn.Sequential) else [block.output]:
+                nn.init.normal_(layer.weight, std=0.7)
+            for layers in (block.query, getattr(block, "key", None)):
+                nn.init.normal_(layers[0].weight) if isinstance(layers, nn.Sequential) else None
     return network.double().eval()
 
 
@@ -178,13 +180,13 @@ def test_cores_cover_each_pixel_once(size, tile):
 
 
 def test_the_error_falls_as_the_halo_grows():
-    predictor = make("test_resnet")
+    predictor = make("resnet10t", stages=(1, 2))
     reach = measure_reach(predictor.network.backbone, 3)
-    image = picture(200, 240)
+    image = picture(110, 130)
     expected = whole(predictor, image)
     errors = []
-    for halo in (0, 16, 40, reach.radius):
-        tiles = plan_tiles(predictor, (200, 240), 56, halo, reach)
+    for halo in (0, 8, 16, reach.radius):
+        tiles = plan_tiles(predictor, (110, 130), 40, halo, reach)
         assert tiles[0].exact == (halo == reach.radius)
         errors.append(float((by_tiles(predictor, image, tiles) - expected).abs().mean()))
     assert errors[0] > 2 * errors[1] > 4 * errors[2] > 0

@@ -64,8 +64,8 @@ class Tokens:
 
     size: tuple[int, int]
     """Height and width of the image."""
-    fusion: Pools | None = None
-    context: Pools | None = None
+    fusion: tuple[Float[Tensor, "1 k s"], Float[Tensor, "1 c s"]] | None = None
+    context: tuple[Float[Tensor, "1 q t"], Float[Tensor, "1 d t"]] | None = None
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""
