@@ -42,7 +42,8 @@ def make(backbone=None, *, fold=True, **settings):
     for block in (network.fusion, network.context):
         for name, parameter in block.named_parameters() if block is not None else ():
             if parameter.dim() == 4:
-                nn.init.normal_(parameter, std=1.0 if name.startswith(("query", "key")) else 0.3)
+                nn.init.normal_(parameter, std=8.0 if name.startswith(("query", "key")) else 0.3)
+    nn.init.normal_(network.project[0].weight, std=0.5)
     return Predictor(network, INFO, "cpu", fold=fold)
 
 

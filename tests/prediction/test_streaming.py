@@ -72,8 +72,11 @@ def lively(network):
         if block is not None:
             for layer in block.output if isinstance(block.output, nn.Sequential) else [block.output]:
                 nn.init.normal_(layer.weight, std=0.7)
+            nn.init.normal_(block.value.weight)
             for layers in (block.query, getattr(block, "key", None)):
                 nn.init.normal_(layers[0].weight) if isinstance(layers, nn.Sequential) else None
+    nn.init.normal_(network.project[0].weight, std=0.3)
+    nn.init.normal_(network.classifier.weight)
     return network.double().eval()
 
 
