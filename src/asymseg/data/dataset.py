@@ -1,6 +1,6 @@
 """A folder of images and a folder of masks: which belong together, what their classes are, whether they can be used."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,12 +102,17 @@ def check_pairs(
                 counts[number] = result
             if progress is not None:
                 progress(number + 1, len(pairs))
-    if len(faults) > 1:
-        others = listed([str(path) for path, _ in faults[1:]], _SHOWN - 1)
-        raise DataError(f"{faults[0][1]} (also faulty: {others})")
     if faults:
-        raise faults[0][1]
+        raise one_refusal(faults)
     return counts
+
+
+def one_refusal(faults: Sequence[tuple[Path, DataError]]) -> DataError:
+    """One error for files and what is wrong with them: all about the first, and the names of a few others."""
+    if len(faults) == 1:
+        return faults[0][1]
+    others = listed([str(path) for path, _ in faults[1:]], _SHOWN - 1)
+    return DataError(f"{faults[0][1]} (also faulty: {others})")
 
 
 def count_warnings(counts: Mapping[str, Int64[np.ndarray, "_ _"]], dataset: DataSet) -> list[str]:

@@ -12,7 +12,8 @@ from timm.layers import convert_sync_batchnorm
 
 from asymseg.atomic import surviving_folder
 from asymseg.config import Config, TrainConfig, make_config, read_config
-from asymseg.data.dataset import DataSet, check_pairs, count_warnings, median_frequency_weights, open_dataset
+from asymseg.data.audit.quick import quick_check
+from asymseg.data.dataset import DataSet, check_pairs, median_frequency_weights, open_dataset
 from asymseg.data.loader import measure_normalisation
 from asymseg.errors import ConfigError, TrainingError
 from asymseg.model.annnet import ANNNet
@@ -75,12 +76,9 @@ def check_data(dataset: DataSet, config: Config, console: Console | None) -> np.
         return None
     workers, silent = max(1, config.data.workers), Console(quiet=True)
     with (console or silent).status("reading every image and mask once"):
-        counts = {
-            split: check_pairs(dataset.splits[split], dataset.classes, config.model.in_channels, workers)
-            for split in ("train", "val")
-        }
+        counts, warnings = quick_check(dataset, ("train", "val"), config.model.in_channels, workers)
     if console is not None:
-        for line in count_warnings(counts, dataset):
+        for line in warnings:
             console.print(f"[yellow]warning:[/yellow] {escape(line)}", highlight=False)
     return np.asarray(counts["train"])
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from asymseg.classes import Classes
-from asymseg.data.audit.class_rules import SplitCounts, class_findings, count_classes, raw_ids
+from asymseg.data.audit.class_rules import SplitCounts, class_findings, count_classes, raw_ids, were_inferred
 from asymseg.data.audit.copies import copy_findings
 from asymseg.data.audit.findings import SEVERITIES, Finding, Severity, most_serious_first
 from asymseg.data.audit.image_rules import image_findings, size_findings
@@ -124,12 +124,13 @@ def audit(
     """
     listing = _list(data, images, masks, holdout)
     where = str(data) if isinstance(data, str | Path) else str(listing.where)
-    return judge(where, listing, _scan(listing, channels, workers, progress), near)
+    return judge(where, listing, scan(listing, channels, workers, progress), near)
 
 
 def judge(where: str, listing: Listing, scanned: tuple[PairFacts, ...], near: bool = True) -> Audit:
     """What follows from what the files hold."""
-    classes, inferred, findings = listing.classes, False, list(listing.findings)
+    classes, findings = listing.classes, list(listing.findings)
+    inferred = classes is not None and were_inferred(classes)
     declared_wrongly = any(finding.kind == "class-list" for finding in findings)
     if classes is None and not declared_wrongly:
         classes, finding = _infer(scanned, listing.where)
@@ -157,19 +158,17 @@ def judge(where: str, listing: Listing, scanned: tuple[PairFacts, ...], near: bo
 
 def _list(data: str | Path | DataSet | None, images: Path | None, masks: Path | None, holdout: float) -> Listing:
     if isinstance(data, DataSet):
-        first = next((pair for pairs in data.splits.values() for pair in pairs), None)
-        if first is None:
-            raise DataError("a data set without images; there is nothing to check")
-        return list_dataset(data, first.mask.parent)
+        return list_dataset(data)
     known = None if data is None else open_known(str(data), holdout)
     if known is not None:
         return _list(known, None, None, holdout)
     return list_folders(None if data is None else Path(data), images, masks, holdout)
 
 
-def _scan(
+def scan(
     listing: Listing, channels: int, workers: int | None, progress: Callable[[int, int], None] | None
 ) -> tuple[PairFacts, ...]:
+    """What every pair of files holds, in their order; `workers` threads read."""
     items = [(split, pair) for split, pairs in listing.splits.items() for pair in pairs]
     threads = min(16, os.cpu_count() or 1) if workers is None else max(1, workers)
     scanned = []

@@ -51,6 +51,7 @@ def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred
         return []
     totals = {split: part.pixels.sum(axis=0) for split, part in counts.items()}
     everywhere = np.sum(list(totals.values()), axis=0)
+    stray = stray_classes(counts) if inferred else {}
     findings = []
     nowhere = [classes.names[number] for number in np.flatnonzero(everywhere == 0)]
     if nowhere:
@@ -58,13 +59,13 @@ def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred
         cure = "take them out of classes.json, or look whether their ids there are right"
         findings.append(Finding("warning", "absent-class", message, cure))
     for split, total in totals.items():
-        missing = [classes.names[number] for number in np.flatnonzero((total == 0) & (everywhere > 0))]
+        absent = np.flatnonzero((total == 0) & (everywhere > 0)).tolist()
+        missing = [classes.names[number] for number in absent if number not in stray]
         if missing:
             effect = "cannot be learnt" if split == "train" else "get no score"
             message = f"{split}: no pixel of {listed(missing, _SHOWN)}, which other parts have; there they {effect}"
             cure = f"move images with {'it' if len(missing) == 1 else 'them'} to {split}"
             findings.append(Finding("warning", "missing-class", message, cure))
-    stray = stray_classes(counts) if inferred else {}
     raws = raw_ids(classes)
     for number, guilty in stray.items():
         raw, count = raws[number], int(everywhere[number])
@@ -88,6 +89,11 @@ def stray_classes(counts: Mapping[str, SplitCounts]) -> dict[int, list[PairFacts
         if few_masks and pixels[:, number].sum() < _STRAY_PIXELS * labelled[rows].sum():
             found[number] = [pairs[row] for row in rows]
     return found
+
+
+def were_inferred(classes: Classes) -> bool:
+    """Whether nobody has named the classes: they bear the names that `classes_from_ids` gives."""
+    return not classes.declared_palette and classes.names == tuple(f"class {raw}" for raw in raw_ids(classes))
 
 
 def raw_ids(classes: Classes) -> list[int]:

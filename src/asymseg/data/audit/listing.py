@@ -25,10 +25,13 @@ class Listing:
     findings: tuple[Finding, ...]
 
 
-def list_dataset(dataset: DataSet, where: Path) -> Listing:
+def list_dataset(dataset: DataSet) -> Listing:
     """What a data set that could be opened consists of."""
+    first = next((pair for pairs in dataset.splits.values() for pair in pairs), None)
+    if first is None:
+        raise DataError("a data set without images; there is nothing to check")
     notes = (Finding("note", "reading", note, "nothing to do, if that is what you want") for note in dataset.notes)
-    return Listing(where, dataset.classes, dataset.splits, tuple(notes))
+    return Listing(first.mask.parent, dataset.classes, dataset.splits, tuple(notes))
 
 
 def list_folders(root: Path | None, images: Path | None, masks: Path | None, holdout: float) -> Listing:

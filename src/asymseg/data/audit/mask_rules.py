@@ -22,7 +22,7 @@ _BETWEEN_VALUES = 2
 """One value in between may be a class that marks borders."""
 
 _SMEARED_VALUES = 8
-_SMEARED_SHARE = 0.2
+_SMEARED_SHARE = 0.01
 _MOSTLY_IGNORED = 0.95
 
 
@@ -60,7 +60,9 @@ def is_smeared(mask: MaskFacts, classes: Classes | None) -> bool:
         return interpolated
     known, unknown = class_pixels(mask, classes)
     pixels = sum(known.values()) + sum(unknown.values())
-    return len(unknown) >= _SMEARED_VALUES and sum(unknown.values()) < _SMEARED_SHARE * pixels
+    rare = [count for count in unknown.values() if count < _SMEARED_SHARE * pixels]
+    # Regions have more pixels inside than along their borders; what compression leaves is hardly any inside.
+    return len(rare) >= _SMEARED_VALUES and sum(rare) <= mask.transitions
 
 
 def _problems(pairs: Sequence[PairFacts]) -> list[Finding]:

@@ -1,0 +1,73 @@
+"""What training looks at before its first step."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_faults import FAULTS, copied_to_val, labelled_twice, make_clean, mask_interpolated, places, save_mask
+
+from asymseg.data.audit.quick import quick_check
+from asymseg.data.dataset import check_pairs, open_dataset
+from asymseg.errors import DataError
+
+SPLITS = ("train", "val")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    make_clean(tmp_path / "data", train=8, val=4)
+    return tmp_path / "data"
+
+
+def test_the_counts_are_those_of_check_pairs_and_clean_data_gives_no_warning(data: Path) -> None:
+    dataset = open_dataset(data)
+    counts, warnings = quick_check(dataset, SPLITS, 3, 2)
+    for split in SPLITS:
+        np.testing.assert_array_equal(counts[split], check_pairs(dataset.splits[split], dataset.classes, 3, 1))
+    assert warnings == []
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_it_refuses_what_check_pairs_refuses_in_the_same_words(data: Path, fault) -> None:
+    fault(places(data)[1])
+    fault(places(data)[2])
+    try:
+        dataset = open_dataset(data)
+    except DataError:
+        return  # refused before any file is read
+    pairs = dataset.splits["train"] + dataset.splits["val"]
+    said = []
+    for look in (lambda: check_pairs(pairs, dataset.classes, 3, 1), lambda: quick_check(dataset, SPLITS, 3, 1)):
+        try:
+            look()
+            said.append("")
+        except DataError as error:
+            said.append(str(error))
+    assert said[0] == said[1]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (copied_to_val, "across splits are the same pixels"),
+        (labelled_twice, "one image, different labels"),
+        (mask_interpolated, "values in between along the borders"),
+    ],
+)
+def test_what_would_spoil_training_is_told(data: Path, fault, words: str) -> None:
+    fault(places(data)[0])
+    _, warnings = quick_check(open_dataset(data), SPLITS, 3, 1)
+    assert sum(words in line for line in warnings) == 1
+
+
+def test_a_stray_id_is_told_where_classes_are_inferred(data: Path) -> None:
+    (data / "classes.json").unlink()
+    place = places(data)[0]
+    ids = place.ids().copy()
+    ids[50, 60:63] = 9
+    save_mask(place.mask, ids)
+    _, warnings = quick_check(open_dataset(data), SPLITS, 3, 1)
+    assert [line.split(";")[0] for line in warnings] == [
+        "val: no pixel of class 9",
+        "id 9 became a class for 3 pixels in train/000",
+    ]
