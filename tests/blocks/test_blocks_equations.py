@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from asymseg.blocks import AFNB, APNB, NonLocalBlock
+from asymseg.blocks.attention import MaskReLU
 
 # Batch, high-resolution size of the single map or of the deep map, size of the shallow map.
 SIZES = [
@@ -197,3 +198,66 @@ def test_a_result_is_not_changed_by_the_next_call(kind):
         block(*second)
         assert torch.equal(out, before)
         assert torch.equal(block(*first), before)
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB])
+def test_hooks_of_the_norm_are_called_in_prediction_too(kind):
+    torch.manual_seed(11)
+    block = make(kind, "concat", torch.float64).eval()
+    inputs = [x.detach() for x in maps(kind, 2, (5, 4), (3, 3), torch.float64)]
+    plain = block(*inputs).detach()
+    for register in ("register_forward_hook", "register_forward_pre_hook"):
+        handle = getattr(block.merge[1], register)(lambda module, args, *result: torch.zeros_like(args[0]))
+        expected = block(*inputs).detach()
+        assert not torch.equal(expected, plain)
+        with torch.no_grad():
+            torch.testing.assert_close(block(*inputs), expected, rtol=0, atol=1e-10)
+        handle.remove()
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:FutureWarning")  # torch's own, by jvp
+@pytest.mark.parametrize("merge", MERGES)
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_functional_transforms(kind, merge):
+    """torch.func's gradients are those of autograd, and its directional derivatives are their products."""
+    torch.manual_seed(12)
+    block = make(kind, merge, torch.float64).eval()
+    inputs = maps(kind, 1, (5, 4), (3, 3), torch.float64)
+    pull = torch.randn_like(block(*inputs))
+    expected = torch.autograd.grad(block(*inputs), inputs, pull)
+    inputs = tuple(x.detach() for x in inputs)
+    given = torch.func.vjp(block, *inputs)[1](pull)
+    torch.testing.assert_close(given, tuple(expected), rtol=0, atol=1e-10)
+    directions = tuple(torch.randn_like(x) for x in inputs)
+    along = torch.func.jvp(block, inputs, directions)[1]
+    slopes = sum((one * other).sum() for one, other in zip(given, directions, strict=True))
+    torch.testing.assert_close((along * pull).sum(), slopes, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_second_derivatives(kind):
+    torch.manual_seed(13)
+    block = make(kind, "concat", torch.float64).eval()
+    assert torch.autograd.gradgradcheck(block, maps(kind, 1, (3, 2), (2, 3), torch.float64))
+
+
+@pytest.mark.parametrize("predicting", [False, True])
+@pytest.mark.parametrize("kind", [APNB, AFNB, NonLocalBlock])
+def test_shapes_alone(kind, predicting):
+    """On the meta device, where autocast is not known."""
+    block = make(kind, "concat", torch.float32).to("meta").eval()
+    inputs = [x.detach().to("meta") for x in maps(kind, 2, (5, 4), (3, 3), torch.float32)]
+    with torch.set_grad_enabled(not predicting):
+        assert block(*inputs).shape == (2, 7, 5, 4)
+
+
+def test_the_relu_that_keeps_a_mask():
+    x = torch.tensor([-torch.inf, -1.0, -0.0, 0.0, 2.0, torch.inf, torch.nan], requires_grad=True)
+    twin = x.detach().clone().requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        out = MaskReLU()(x)
+    assert [tensor.dtype for tensor in kept] == [torch.bool]
+    torch.testing.assert_close(out, twin.relu(), equal_nan=True)
+    pull = torch.arange(1.0, 8.0)
+    torch.testing.assert_close(torch.autograd.grad(out, x, pull), torch.autograd.grad(twin.relu(), twin, pull))

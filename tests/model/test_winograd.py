@@ -254,6 +254,33 @@ def test_changed_weights_are_noticed(change):
             torch.testing.assert_close(convolution(x), ordinary(convolution, x), rtol=0, atol=1e-4)
 
 
+def test_weights_at_the_address_of_others():
+    """Loading by assignment frees the weights before; the next ones may lie where they were, and be as new."""
+    convolution, x = make().eval(), torch.randn(1, 128, 8, 8)
+    with torch.no_grad():
+        for round_ in range(12):
+            convolution.load_state_dict(fresh(), assign=True)
+            if round_ % 2 == 0:
+                torch.testing.assert_close(convolution(x), ordinary(convolution, x), rtol=0, atol=1e-4)
+
+
+def test_what_was_transformed_goes_when_the_weights_move():
+    convolution = make().eval()
+    with torch.no_grad():
+        convolution(torch.randn(1, 128, 8, 8))
+    assert convolution._transformed is not None
+    assert convolution.to("meta")._transformed is None
+
+
+def test_functional_gradients():
+    torch.manual_seed(5)
+    convolution, x = make().train(), torch.randn(1, 128, 8, 8)
+    given = torch.func.grad(lambda x: convolution(x).sin().sum())(x)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(F.conv2d(x, convolution.weight, convolution.bias, padding=1).sin().sum(), x)
+    torch.testing.assert_close(given, expected, rtol=0, atol=1e-4)
+
+
 def test_the_kernel_is_transformed_once(monkeypatch):
     made = []
     monkeypatch.setattr(source, "transform_kernel", lambda weight: made.append(1) or transform_kernel(weight))
@@ -272,6 +299,7 @@ def test_weights_made_for_inference():
         convolution = make()
         for _ in range(2):
             torch.testing.assert_close(convolution(x), ordinary(convolution, x), rtol=0, atol=2e-5)
+            convolution.weight.mul_(-1)  # such tensors count no versions
 
 
 def test_copies(calls):

@@ -8,7 +8,7 @@ Convolutions of size 1 commute with averaging over pixels, so value, output and 
 tokens instead of $N$ pixels. In exact arithmetic this is the paper's block, in training and evaluation alike.
 """
 
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -63,20 +63,7 @@ class MaskReLU(nn.ReLU):
     def forward(self, input: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(input)
-        out: Tensor = _MaskReLU.apply(input)
-        return out
-
-
-class _MaskReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x > 0)
-        return x.relu()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        mask: Tensor = ctx.saved_tensors[0]
-        return gradient * mask
+        return torch.where(input <= 0, 0.0, input)  # of which autograd keeps the condition alone
 
 
 def attention_weights(query: Float[Tensor, "b k h w"], key: Float[Tensor, "b k s"]) -> Float[Tensor, "b h*w s"]:
@@ -143,7 +130,10 @@ def pointwise(
 
 def _normalise(norm: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """The norm of `x`; in prediction BatchNorm overwrites it, so that no second map is made."""
-    if not isinstance(norm, _BatchNorm) or norm.training or torch.is_grad_enabled() or norm.weight is None:
+    if type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or norm._forward_hooks or norm._forward_pre_hooks:
+        return norm(x)  # type: ignore[no-any-return]
+    norm = cast(_BatchNorm, norm)
+    if norm.training or torch.is_grad_enabled() or norm.weight is None:
         return norm(x)  # type: ignore[no-any-return]
     if norm.running_mean is None or norm.running_mean.dtype != x.dtype:
         return norm(x)  # type: ignore[no-any-return]

@@ -45,7 +45,7 @@ class PyramidPooling(nn.Module):
         self.register_buffer("grid", torch.tensor(cells).T.contiguous(), persistent=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c {self.num_tokens}"]:
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
             # Autocast would round both products to half precision; an average of many pixels deserves better.
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x)

@@ -1,8 +1,7 @@
 """3x3 convolutions with a quarter of the multiplications, on a CPU."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -10,14 +9,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from asymseg.model.convolution import replace_convolutions
-
-TILE = 4
-"""Output pixels of a tile, per side; it takes TILE + 2 input pixels."""
-TAPS = TILE + 2
-
-# The points at which the polynomials are evaluated are 0, A, -A, B, -B and infinity. Multiples of 3/4 keep the
-# largest error of float32 near 2.5e-6 of the largest result, where the textbook's 1 and 2 give 1e-5.
-A, B = 0.75, 1.5
+from asymseg.model.winograd_transforms import (
+    TAPS,
+    TILE,
+    evaluation,
+    transform_gradient,
+    transform_input,
+    transform_kernel,
+    transform_output,
+)
 
 PRODUCTS_AT_ONCE = 40_000_000
 """Transformed input of one matrix product, in numbers: much, so that the kernel is read seldom."""
@@ -36,11 +36,12 @@ class WinogradConv2d(nn.Conv2d):
     Algorithms for Convolutional Neural Networks", CVPR 2016, section 4; Winograd's F(4x4, 3x3)). All products of one
     place in the tile are one matrix product over the channels. With dilation d, the d*d grids of pixels that meet are
     tiled each by itself. In prediction the transformed kernel, four times as large as the kernel, is made once; it is
-    not saved.
+    not saved. Changes of the weights are seen, but for those that autograd is not told of (in place, through `.data`).
     """
 
     predicting = False
-    _transformed: tuple[tuple[int, int], Tensor] | None = None
+    _transformed: tuple[Tensor, int, Tensor] | None = None
+    """Weights, their version and their transform. While the weights are held, no others can have their address."""
 
     @classmethod
     def replace_in(cls, module: nn.Module) -> None:
@@ -58,6 +59,10 @@ class WinogradConv2d(nn.Conv2d):
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_transformed"}
 
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._transformed = None
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call,no-any-return]
+
     def _pays(self, x: Tensor) -> bool:
         if not (self.training if torch.is_grad_enabled() else self.predicting) or torch.compiler.is_compiling():
             return False
@@ -73,22 +78,27 @@ class WinogradConv2d(nn.Conv2d):
         )
 
     def _kernel(self) -> Tensor:
-        """The transformed kernel; made anew when the weights were changed."""
-        version = 0 if self.weight.is_inference() else self.weight._version
-        made_from = (self.weight.data_ptr(), version)
-        if self._transformed is None or self._transformed[0] != made_from:
-            self._transformed = (made_from, transform_kernel(self.weight))
-        return self._transformed[1]
+        """The transformed kernel; made anew when the weights were changed, and always where they keep no version."""
+        weight = self.weight.detach()
+        if weight.is_inference():
+            return transform_kernel(weight)
+        known = self._transformed
+        if known is None or (known[0].data_ptr(), known[1]) != (weight.data_ptr(), weight._version):
+            known = self._transformed = (weight, weight._version, transform_kernel(weight))
+        return known[2]
 
 
 class _Winograd(torch.autograd.Function):
     """`winograd`, and its gradients, likewise."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.dilation = dilation
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
         return winograd(x, transform_kernel(weight), bias, dilation)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, int], output: Tensor) -> None:
+        x, weight, _, ctx.dilation = inputs
+        ctx.save_for_backward(x, weight)
 
     @staticmethod
     @once_differentiable
@@ -123,10 +133,10 @@ def winograd(
         read.into(tiles, start)
         torch.bmm(_matrices(tiles), kernel, out=_matrices(products))
         for first in _starts(grid.band, grid.step):
-            _transform_output(products[:, :, :, first : first + grid.step], by_column)
+            transform_output(products[:, :, :, first : first + grid.step], by_column)
             target = out[:, start + first :][:, : grid.step]  # b row 4 grid column 4 grid d
             for pixel in range(TILE):
-                _transform_output(by_column[pixel], [target[:, :, pixel, :, :, other] for other in range(TILE)])
+                transform_output(by_column[pixel], [target[:, :, pixel, :, :, other] for other in range(TILE)])
     out = out.reshape(batch, grid.rows * grid.side, grid.columns * grid.side, out_channels)[:, :height, :width]
     out = out.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
     return out if bias is None else out.add_(bias[:, None, None])
@@ -147,7 +157,7 @@ def winograd_kernel_gradient(
         read_gradient.into(slopes, begin)
         slopes[:, :, :, : start - begin] = 0  # rows that the band before has counted
         total.baddbmm_(_matrices(tiles).transpose(1, 2), _matrices(slopes))
-    taps = _evaluation(x.dtype).T @ total.flatten(1)  # 9 36 times 36 c*d
+    taps = evaluation(x.dtype).T @ total.flatten(1)  # 9 36 times 36 c*d
     return taps.reshape(3, 3, channels, out_channels).permute(3, 2, 0, 1)
 
 
@@ -198,10 +208,10 @@ class _InputTiles:
         grid, step = self.grid, self.grid.step
         for first in _starts(grid.band, step):
             _copy_rows(self.pixels, self.padded, (start + first) * grid.side, grid.dilation)
-            _transform_input([self.padded[:, tap // TILE :][:, :step, tap % TILE] for tap in range(TAPS)], self.by_row)
+            transform_input([self.padded[:, tap // TILE :][:, :step, tap % TILE] for tap in range(TAPS)], self.by_row)
             for seen, tile in zip(self.by_row, tiles[:, :, :, first : first + step], strict=True):
                 taps = [seen[:, :, :, tap // TILE :][:, :, :, : grid.columns, tap % TILE] for tap in range(TAPS)]
-                _transform_input(taps, tile)
+                transform_input(taps, tile)
 
 
 class _GradientTiles:
@@ -218,9 +228,9 @@ class _GradientTiles:
         grid, step = self.grid, self.grid.step
         for first in _starts(grid.band, step):
             _copy_rows(self.pixels, self.padded, (start + first) * grid.side, 0)
-            _transform_gradient([self.padded[:, :, pixel] for pixel in range(TILE)], self.by_row)
+            transform_gradient([self.padded[:, :, pixel] for pixel in range(TILE)], self.by_row)
             for seen, tile in zip(self.by_row, tiles[:, :, :, first : first + step], strict=True):
-                _transform_gradient([seen[:, :, :, :, pixel] for pixel in range(TILE)], tile)
+                transform_gradient([seen[:, :, :, :, pixel] for pixel in range(TILE)], tile)
 
 
 def _matrices(tiles: Tensor) -> Float[Tensor, "36 t c"]:
@@ -242,54 +252,6 @@ def _copy_rows(pixels: Float[Tensor, "b h w c"], padded: Tensor, row: int, borde
     into[:, : begin - first] = 0
     into[:, begin - first : end - first, border : border + width] = pixels[:, begin:end]
     into[:, end - first :] = 0
-
-
-def transform_kernel(weight: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "36 c d"]:
-    """A kernel as it is multiplied: its values at all pairs of a row's and a column's point."""
-    taps = weight.detach().permute(2, 3, 1, 0)  # 3 3 c d
-    kernel = _evaluation(weight.dtype) @ taps.reshape(9, -1)
-    return kernel.reshape(-1, *taps.shape[2:])
-
-
-def _evaluation(dtype: torch.dtype) -> Float[Tensor, "36 9"]:
-    """From 3x3 taps to the points: their polynomial there, over the product that Lagrange divides by."""
-    points = torch.tensor((0, A, -A, B, -B), dtype=torch.float64)
-    differences = (points[:, None] - points).fill_diagonal_(1)
-    at_points = points[:, None] ** torch.arange(3) / differences.prod(dim=1, keepdim=True)
-    at_infinity = torch.tensor([[0, 0, 1]], dtype=torch.float64)
-    one_side = torch.cat([at_points, at_infinity])  # 6 3
-    return torch.kron(one_side, one_side).to(dtype)
-
-
-def _transform_input(taps: Sequence[Tensor], out: Tensor) -> None:
-    """Six neighbours along a side, recombined so that products with the kernel's values at the points add up."""
-    torch.add(taps[4], taps[2], alpha=-(A**2 + B**2), out=out[0]).add_(taps[0], alpha=(A * B) ** 2)
-    torch.add(taps[5], taps[3], alpha=-(A**2 + B**2), out=out[5]).add_(taps[1], alpha=(A * B) ** 2)
-    for point, other, place in ((A, B, 1), (B, A, 3)):
-        even = torch.add(taps[4], taps[2], alpha=-(other**2))
-        odd = torch.add(taps[3], taps[1], alpha=-(other**2))
-        torch.add(even, odd, alpha=point, out=out[place])
-        torch.add(even, odd, alpha=-point, out=out[place + 1])
-
-
-def _transform_output(products: Tensor, out: Sequence[Tensor] | Tensor) -> None:
-    """Four pixels along a side from the six products: the sums of the products times 1, point, point^2, point^3."""
-    evens = products[1] + products[2], products[3] + products[4]
-    odds = (products[1] - products[2]).mul_(A), (products[3] - products[4]).mul_(B)
-    torch.add(evens[0], evens[1], out=out[0]).add_(products[0])
-    torch.add(odds[0], odds[1], out=out[1])
-    torch.add(evens[0].mul_(A**2), evens[1], alpha=B**2, out=out[2])
-    torch.add(products[5], odds[0], alpha=A**2, out=out[3]).add_(odds[1], alpha=B**2)
-
-
-def _transform_gradient(pixels: Sequence[Tensor], out: Tensor) -> None:
-    """Six values along a side from the gradients of four pixels: the transpose of `_transform_output`."""
-    out[0], out[5] = pixels[0], pixels[3]
-    for point, place in ((A, 1), (B, 3)):
-        even = torch.add(pixels[0], pixels[2], alpha=point**2)
-        odd = torch.add(pixels[1], pixels[3], alpha=point**2).mul_(point)
-        torch.add(even, odd, out=out[place])
-        torch.sub(even, odd, out=out[place + 1])
 
 
 def _covering(length: int, dilation: int) -> int:
