@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,24 @@ def test_resume_goes_on_by_the_settings_of_the_run(run: Run, trained: Path, tmp_
     assert "going on after step 2" in output
 
 
+def test_windows_and_the_rest_by_flags(trained: Path, run: Run, tmp_path: Path) -> None:
+    """The model says how it sees; each flag has the last word."""
+    image, shares = trained / "scenes" / "images" / "test" / "0000.png", []
+    slide = ("--mode", "slide", "--window", "64", "80", "--stride", "32", "48", "--weighting", "tapered")
+    views = ("--scales", "1", "0.5", "--flip", "--average", "logits")
+    for number, flags in enumerate(((), slide, (*slide, *views))):
+        out = tmp_path / f"{number}.png"
+        code, output = run("predict", trained / "run", image, "-o", out, "--probabilities", "--no-overlay", *flags)
+        assert code == 0, output
+        with np.load(tmp_path / f"{number}_probabilities.npz") as content:
+            shares.append(content["probabilities"].astype(np.float32))
+    assert shares[0].shape == shares[1].shape == shares[2].shape == (5, 96, 192)
+    assert all(np.abs(one - other).max() > 1e-3 for one, other in pairwise(shares))
+    code, output = run("predict", trained / "run", image, "-o", tmp_path / "x.png", "--window", "64", "80")
+    assert (code, output.count("\n")) == (2, 1)
+    assert "window has no effect in the mode whole" in output
+
+
 @pytest.mark.parametrize(
     ("flags", "section", "name", "value"),
     [
@@ -191,6 +210,8 @@ def test_resume_goes_on_by_the_settings_of_the_run(run: Run, trained: Path, tmp_
         (("--model.no-pretrained",), "model", "pretrained", False),
         (("--data.mean", "0.5", "0.4", "--data.std", "0.2", "0.1"), "data", "std", (0.2, 0.1)),
         (("--eval.scales", "1", "1.5"), "eval", "scales", (1.0, 1.5)),
+        (("--eval.mode", "slide", "--eval.window", "64", "96"), "eval", "window", (64, 96)),
+        (("--eval.stride", "none"), "eval", "stride", None),
     ],
 )
 def test_settings_of_every_kind_can_be_given_as_flags(
@@ -281,6 +302,8 @@ def test_another_data_set_made_on_the_spot(run: Run, tmp_path: Path) -> None:
         (("evaluate", "/nowhere", "/nowhere"), ("/nowhere", "not a model folder")),
         (("predict", "/nowhere", "x.png", "-o", "out"), ("/nowhere", "not a model folder")),
         (("predict", "m", "x.png", "-o", "out", "--precision", "fp8"), ("--precision", "fp8", "bf16")),
+        (("predict", "m", "x.png", "-o", "out", "--mode", "crop"), ("--mode", "crop", "slide")),
+        (("train", "x", "--eval.window", "0", "4"), ("eval.window", "greater than 0")),
         (("evaluate", "m", "d", "--precision", "half"), ("--precision", "half", "bf16")),
         (("trian",), ("trian", "train")),
     ],

@@ -21,7 +21,7 @@ def test_other_settings_come_back_from_yaml(tmp_path):
             "model": {"pretrained": "weights/trunk.safetensors", "pool_sizes": [1, 2], "stages": [1, 2]},
             "data": {"mean": [0.5], "std": [0.25], "images": "in", "masks": "out"},
             "train": {"class_weights": [1, 2.5], "ohem_min_share": 0.1, "clip_norm": 1, "ema": 0.99},
-            "eval": {"scales": [0.75, 1], "flip": True},
+            "eval": {"scales": [0.75, 1], "flip": True, "mode": "slide", "window": [64, 96], "average": "mixed"},
         }
     )
     (tmp_path / "config.yaml").write_text(config.to_yaml())

@@ -19,6 +19,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, load_model, save_model
 from asymseg.model.fetching import fetch
 from asymseg.model.foreign.known_classes import CITYSCAPES, VOC2012
+from asymseg.model.seeing import Seeing
 from asymseg.model.source import open_model
 from asymseg.model.zoo import ZOO, cached_folder, home
 
@@ -89,6 +90,7 @@ def test_every_hash_is_the_one_in_the_name_of_its_file():
     assert all(entry.address.endswith(f"-{entry.sha256}.pth") and len(entry.sha256) == 8 for entry in published)
     assert len({entry.sha256 for entry in published}) == 16
     assert {entry.crop for entry in ZOO.values() if entry.align_corners} == {(769, 769)}
+    assert {entry.crop for entry in ZOO.values() if entry.slides} == {(769, 769)}
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,8 @@ def test_what_the_file_says_and_what_its_publisher_says_travel_together(server):
     assert info.license == "Apache-2.0"
     assert ZOO[NAME].address in info.source
     assert "mmsegmentation, Cityscapes, crops of 769x769" in info.source
+    assert info.seeing == Seeing("slide", (769, 769), None, "flat", (1.0,), False, "mixed")
+    assert info.seeing.steps == (513, 513)
     assert info.metrics == {"reported_miou": 0.7932, "reported_miou_multi_scale_flip": 0.8094}
     for name, tensor in tiny().state_dict().items():
         assert torch.equal(network.state_dict()[name], tensor)

@@ -217,3 +217,38 @@ def test_a_network_of_four_channels_names_photos_of_three(tmp_path):
     outcome = predict_files(Predictor(Reading(), info, "cpu"), tmp_path, tmp_path / "out")
     assert outcome.written == ()
     assert "3 channels where the network takes 4" in outcome.failures[0]
+
+
+def test_every_kind_of_picture_at_every_size(predictor, tmp_path):
+    """16 bit, grey, alpha, palette, one bit: the mask is that of the colours one sees; overlays are written of all."""
+    mask = np.random.default_rng(5).integers(0, 3, (6, 9), dtype=np.uint8)
+    colours = np.eye(3, dtype=np.uint8)[mask] * 255
+    rgb, grey = Image.fromarray(colours), Image.fromarray(mask * 100)
+    alpha = Image.fromarray(mask * 50)
+    pictures = {
+        "alpha": Image.merge("RGBA", (*rgb.split(), alpha)),
+        "palette": rgb.convert("P", palette=Image.Palette.ADAPTIVE),
+        "grey": grey,
+        "grey_alpha": Image.merge("LA", (grey, alpha)),
+        "grey16": Image.fromarray(mask.astype(np.uint16) * 30_000),
+        "bit": grey.point(lambda value: 255 * (value > 0)).convert("1"),
+        "pixel": rgb.crop((0, 0, 1, 1)),
+        "row": rgb.crop((0, 2, 9, 3)),
+        "column": rgb.crop((4, 0, 5, 6)),
+    }
+    (tmp_path / "in").mkdir()
+    for name, opened in pictures.items():
+        opened.save(tmp_path / "in" / f"{name}.png")
+    np.save(tmp_path / "in" / "deep.npy", colours.astype(np.uint16) * 257)
+    slide = predictor.seeing(mode="slide", window=(4, 4), stride=(3, 2), weighting="tapered", flip=True)
+    for number, seeing in enumerate((predictor, slide)):
+        outcome = predict_files(seeing, tmp_path / "in", tmp_path / f"out{number}")
+        assert (len(outcome.written), outcome.failures) == (10, ())
+        told = {path.stem: read_mask(path, CLASSES).numpy() for path in outcome.written}
+        for name in ("alpha", "palette", "deep"):
+            np.testing.assert_array_equal(told[name], mask)
+        assert told["pixel"].tolist() == mask[:1, :1].tolist()
+        assert told["row"].tolist() == mask[2:3].tolist()
+        assert told["column"].tolist() == mask[:, 4:5].tolist()
+        for name in ("grey", "grey_alpha", "grey16", "bit"):
+            assert told[name].tolist() == np.zeros((6, 9)).tolist()  # equal in all three: the first

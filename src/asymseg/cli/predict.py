@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from asymseg.cli.rasters import predict_one_raster
-from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_compile_time
+from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_compile_time, warnings_in_a_line
 
 
 def predict(
@@ -111,7 +111,7 @@ def predict(
             polygons=polygons,
         )
         return
-    with progress_bar(console, "predict") as advance:
+    with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
         outcome = predict_files(predictor, inputs, out, overlay=overlay, probabilities=probabilities, progress=advance)
     say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:

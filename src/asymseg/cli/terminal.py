@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
@@ -60,6 +61,14 @@ def progress_bar(console: "Console", title: str, unit: str = "images") -> Iterat
             bar.update(task, completed=done, total=total, speed=f"{speed:.1f} {unit}/s")
 
         yield advance
+
+
+@contextmanager
+def warnings_in_a_line(console: "Console") -> Iterator[None]:
+    """Show warnings without the place in the code that they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: console.print(f"warning: {message}", markup=False)
+        yield
 
 
 def say_compile_time(seconds: dict[tuple[int, ...], float], console: "Console") -> None:

@@ -61,7 +61,10 @@ def _described(info: ModelInfo, entry: Published) -> ModelInfo:
         "reported_miou_multi_scale_flip": round(entry.miou_multi_scale / 100, 4),
     }
     source = f"{entry.framework}, {entry.dataset}, crops of {entry.crop[0]}x{entry.crop[1]}: {entry.address}"
-    return replace(info, source=source, license=entry.license, metrics=reported)
+    seeing = replace(info.seeing, window=entry.crop)
+    if entry.slides:
+        seeing = replace(seeing, mode="slide", average="mixed")
+    return replace(info, seeing=seeing, source=source, license=entry.license, metrics=reported)
 
 
 @contextmanager

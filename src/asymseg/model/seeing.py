@@ -86,9 +86,9 @@ class Seeing:
             parts.append("also mirrored")
         if self.mode == "slide":
             parts.append(f"{self.weighting} windows of {_size(self.window)}, stride {_size(self.steps)}")
-        if self.average == "logits" or self.mode == "slide" or len(self.scales) > 1 or self.flip:
-            parts.append({"mixed": "logits of windows and probabilities of views"}.get(self.average, self.average))
-            parts[-1] += " averaged"
+        if self.mode == "slide" or len(self.scales) > 1 or self.flip:
+            averaged = "logits of windows and probabilities of views" if self.average == "mixed" else self.average
+            parts.append(f"{averaged} averaged")
         return ", ".join(parts)
 
 

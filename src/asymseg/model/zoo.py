@@ -50,6 +50,11 @@ class Published:
     """How the file's hash begins; empty where none was published."""
 
     @property
+    def slides(self) -> bool:
+        """The networks for 769x769 crops were measured by windows of that size, 513 apart; all others whole."""
+        return self.crop == (769, 769)
+
+    @property
     def align_corners(self) -> bool:
         """mmsegmentation's networks for 769x769 crops upsample by the corners, all others by the pixels' edges."""
         return self.crop == (769, 769)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
@@ -10,7 +11,7 @@ from torch import Tensor
 from asymseg.errors import ConfigError
 from asymseg.model.seeing import Average
 from asymseg.prediction.mosaic import Mosaic, blended
-from asymseg.prediction.portions import Portions, fits
+from asymseg.prediction.portions import Portions, attempt
 from asymseg.prediction.upsampling import View, numbers_per_row, upsampled
 
 
@@ -30,30 +31,39 @@ class Answer:
         """Class ids; `confidence`, if given, receives the probability of each."""
         mask = torch.empty(self.size, dtype=torch.uint8, device=self.device)
 
-        def decide(rows: slice) -> None:
+        def decide(rows: slice) -> int:
             scores, are_logits = self.joined(rows)
             mask[rows] = scores.argmax(dim=0)
             if confidence is not None:
                 best = scores.amax(dim=0)
                 # of logits, the softmax of the largest
                 confidence[rows] = (scores - best).exp_().sum(dim=0).reciprocal_() if are_logits else best
+            return int(rows.stop)
 
         self._in_bands(decide)
         return mask
 
     @torch.inference_mode()
     def probabilities(self) -> Float[Tensor, "n h w"]:
-        """Of each class."""
-        shares: list[Tensor] = []
+        """Of each class; on the device, or where there is no room in the computer's own memory. Raises ConfigError."""
+        view = self.views[0]
+        count = (view.strips[0] if isinstance(view, Mosaic) else view).logits.shape[1]
+        shares = attempt(lambda: torch.empty(count, *self.size, device=self.device))
+        if shares is None:
+            shares = attempt(lambda: torch.empty(count, *self.size))
+        if shares is None:
+            raise ConfigError(
+                f"the probabilities of {count} classes at {self.size[0]}x{self.size[1]} pixels do not fit into memory; "
+                "ask for the class map alone"
+            )
 
-        def share(rows: slice) -> None:
+        def share(rows: slice) -> int:
             scores, are_logits = self.joined(rows)
-            if not shares:
-                shares.append(torch.empty(scores.shape[0], *self.size, device=self.device))
-            shares[0][:, rows] = scores.softmax(dim=0) if are_logits else scores
+            shares[:, rows] = scores.softmax(dim=0) if are_logits else scores
+            return int(rows.stop)
 
         self._in_bands(share)
-        return shares[0]
+        return shares
 
     def joined(self, rows: slice) -> tuple[Float[Tensor, "n r w"], bool]:
         """Scores of some rows over all views, and whether these are logits rather than probabilities."""
@@ -75,8 +85,8 @@ class Answer:
             scores = scores if as_logits else scores.softmax(dim=0)
         return scores.to(self.device)
 
-    def _in_bands(self, work: Callable[[slice], None]) -> None:
-        """Do the work for all rows, a band after the other, each as tall as memory allows. Raises ConfigError."""
+    def _in_bands(self, work: Callable[[slice], int]) -> None:
+        """Do the work, which gives the row that comes next, in bands as tall as memory allows. Raises ConfigError."""
         per_row = max(
             view.numbers_per_row(self.size) if isinstance(view, Mosaic) else numbers_per_row(view, self.size)
             for view in self.views
@@ -85,14 +95,15 @@ class Answer:
         while first < self.size[0]:
             step = max(1, self.portions.numbers // per_row)
             rows = slice(first, min(first + step, self.size[0]))
-            if fits(lambda rows=rows: work(rows)):  # type: ignore[misc]
-                first = rows.stop
-            elif rows.stop - first == 1:
-                raise ConfigError(
-                    f"not even one row of {per_row} scores fits into memory ({self.device.type}) beside what the "
-                    f"network said of an image of {self.size[0]}x{self.size[1]} pixels; use --mode slide, or a smaller "
-                    "--window"
-                )
-            else:
+            done = attempt(partial(work, rows))
+            if done is not None:
+                first = done
+            elif rows.stop - first > 1:
                 self.portions.lower("fewer rows are classified at once")
                 self.portions.numbers = (rows.stop - first) // 2 * per_row
+            else:
+                size = f"{self.size[0]}x{self.size[1]} pixels ({self.device.type})"
+                raise ConfigError(
+                    f"not even one row of {per_row} scores fits into memory beside what the network said of an image "
+                    f"of {size}; use --mode slide, or a smaller --window"
+                )

@@ -12,7 +12,7 @@ from asymseg.atomic import atomic_file
 from asymseg.data.files import IMAGE_SUFFIXES, write_mask
 from asymseg.data.loader import prefetched
 from asymseg.data.pairing import is_data
-from asymseg.errors import DataError
+from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.overlay import draw_overlay
 from asymseg.prediction.predict import Predictor, to_tensor
 
@@ -38,8 +38,8 @@ def predict_files(
 
     One image may also be given a file `out` that ends in .png.
 
-    An image that cannot be read is reported and the rest goes on. Raises DataError where nothing is to be read, where
-    two inputs would write the same file, or where an input would be overwritten.
+    An image that cannot be read, or for which there is no memory, is reported and the rest goes on. Raises DataError
+    where nothing is to be read, where two inputs would write the same file, or where an input would be overwritten.
     """
     root, paths = find_images(inputs, out)
     targets = _targets(root, paths, out, overlay, probabilities)
@@ -52,12 +52,15 @@ def predict_files(
             return error
 
     images = prefetched(paths, decode, 2)
-    for done, (target, image) in enumerate(zip(targets, images, strict=True), start=1):
+    for done, (path, target, image) in enumerate(zip(paths, targets, images, strict=True), start=1):
         if isinstance(image, DataError):
             failures.append(str(image))
         else:
-            _predict_one(predictor, image, target, overlay, probabilities)
-            written.append(target)
+            try:
+                _predict_one(predictor, image, target, overlay, probabilities)
+                written.append(target)
+            except ConfigError as error:  # there is no memory for an image of this size
+                failures.append(f"{path}: {error}")
         if progress is not None:
             progress(done, len(paths))
     return Outcome(tuple(written), tuple(failures))

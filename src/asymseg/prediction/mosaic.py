@@ -1,7 +1,8 @@
 """A view of an image that the network saw by overlapping windows, blended when its rows are asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from asymseg.errors import ConfigError
 from asymseg.prediction.execution import Coarse
-from asymseg.prediction.portions import Portions, fits
+from asymseg.prediction.portions import Portions, attempt
 from asymseg.prediction.upsampling import enlarged, resized
 from asymseg.prediction.windows import Axis
 
@@ -23,23 +24,17 @@ class Strip:
     """Height and width in pixels that each stands for: the window, padded to what the backbone takes."""
 
 
-class Strips(Mapping[int, Strip]):
+class Strips:
     """Strips that are made when they are asked for, and forgotten once those further down are."""
 
-    def __init__(self, look: Callable[[int], Strip], count: int) -> None:
-        self.look, self.count = look, count
+    def __init__(self, look: Callable[[int], Strip]) -> None:
+        self.look = look
         self.held: dict[int, Strip] = {}
 
     def __getitem__(self, number: int) -> Strip:
         if number not in self.held:
             self.held[number] = self.look(number)
         return self.held[number]
-
-    def __iter__(self):  # type: ignore[no-untyped-def]
-        return iter(range(self.count))
-
-    def __len__(self) -> int:
-        return self.count
 
     def forget_above(self, number: int) -> None:
         for old in [held for held in self.held if held < number]:
@@ -50,8 +45,8 @@ class Strips(Mapping[int, Strip]):
 class Mosaic:
     """What the network said of the windows of one form in which it saw an image."""
 
-    strips: Mapping[int, Strip]
-    """From top to bottom."""
+    strips: Strips | dict[int, Strip]
+    """By number from top to bottom."""
     down: Axis
     across: Axis
     seen: tuple[int, int]
@@ -97,30 +92,34 @@ def _blend(view: Mosaic, rows: slice, align_corners: bool) -> Float[Tensor, "1 n
 
 
 def see_strip(
-    coarse: Coarse, pixels: Float[Tensor, "1 c h w"], down: Axis, across: Axis, number: int, portions: Portions
+    number: int,
+    coarse: Coarse,
+    pixels: Float[Tensor, "1 c h w"],
+    mirrored: bool,
+    down: Axis,
+    across: Axis,
+    portions: Portions,
 ) -> Strip:
     """What the network says of one row of windows, as many at once as memory allows. Raises ConfigError."""
-    top = down.starts[number]
-    row = pixels[:, :, top : top + down.window]
-    size, logits, covers = (down.window, across.window), [], (0, 0)
-    first = 0
-    while first < len(across.starts):
-        count = portions.windows(len(across.starts), size)
-        lefts = across.starts[first : first + count]
+    size, lefts, said = (down.window, across.window), list(across.starts), list[Strip]()
+    row = slice(down.starts[number], down.starts[number] + down.window)
 
-        def look(lefts: tuple[int, ...] = lefts) -> None:
-            nonlocal covers
-            said, covers = coarse(torch.cat([row[..., left : left + across.window] for left in lefts]))
-            logits.append(said)
+    def look(lefts: list[int]) -> Strip:
+        seen = pixels[:, :, row].flip(3) if mirrored else pixels[:, :, row]
+        return Strip(*coarse(torch.cat([seen[..., left : left + across.window] for left in lefts])))
 
-        if fits(look):
-            first += len(lefts)
-        elif count == 1:
+    while lefts:
+        now = lefts[: portions.windows(len(across.starts), size)]
+        strip = attempt(partial(look, now))
+        if strip is not None:
+            said.append(strip)
+            del lefts[: len(now)]
+        elif len(now) > 1:
+            portions.lower("fewer windows go through the network at once")
+            portions.pixels = len(now) // 2 * size[0] * size[1]
+        else:
             raise ConfigError(
-                f"not even one window of {size[0]}x{size[1]} pixels fits into memory ({coarse.device.type}); choose a "
+                f"not even one window of {size[0]}x{size[1]} pixels fits into memory ({coarse.device.type}); use a "
                 "smaller --window"
             )
-        else:
-            portions.lower("fewer windows go through the network at once")
-            portions.pixels = count // 2 * size[0] * size[1]
-    return Strip(torch.cat(logits), covers)
+    return Strip(torch.cat([part.logits for part in said]), said[0].covers)

@@ -3,10 +3,13 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
 from asymseg.prediction.upsampling import NUMBERS_AT_ONCE
+
+Done = TypeVar("Done")
 
 WINDOW_PIXELS = {"cuda": 2**22}
 """Pixels of windows that the network sees together, where more than one pays."""
@@ -24,11 +27,13 @@ class Portions:
     """Of windows that go through the network together; one window always does."""
     numbers: int = NUMBERS_AT_ONCE
     """Logits that are upsampled together; one row always is."""
+    hosting: bool = True
+    """Whether what the network said of whole views waits outside the device's memory until all are there."""
     lowered: bool = False
 
     @classmethod
     def usual(cls, device: torch.device) -> "Portions":
-        return cls(WINDOW_PIXELS.get(device.type, FEW_PIXELS))
+        return cls(WINDOW_PIXELS.get(device.type, FEW_PIXELS), hosting=device.type == "cpu")
 
     def lower(self, what: str) -> None:
         """Say, the first time, that things go on in smaller portions."""
@@ -42,18 +47,17 @@ class Portions:
         return -(-count // -(-count // most))
 
 
-def fits(work: Callable[[], None]) -> bool:
-    """Do the work; False where there was not enough memory for it."""
+def attempt(work: Callable[[], Done]) -> Done | None:
+    """What the work gives; None where there was not enough memory for it."""
     try:
-        work()
-        return True
+        return work()
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
     # Only here the traceback is gone, and with it what the attempt held.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    return False
+    return None
 
 
 def ran_out(error: Exception) -> bool:

@@ -1,7 +1,7 @@
 """Predictor: one image in, class ids and probabilities of its own size out."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,9 +24,9 @@ from asymseg.prediction.answer import Answer
 from asymseg.prediction.attention import Attending, Attention, attend
 from asymseg.prediction.execution import Coarse, Device, Precision, normalised, prepare
 from asymseg.prediction.execution import choose_device as choose_device
-from asymseg.prediction.mosaic import Mosaic, Strip, Strips, see_strip
+from asymseg.prediction.mosaic import Mosaic, Strips, see_strip
 from asymseg.prediction.overlay import draw_overlay
-from asymseg.prediction.portions import Portions
+from asymseg.prediction.portions import Done, Portions, attempt
 from asymseg.prediction.upsampling import View
 from asymseg.prediction.windows import make_axis
 
@@ -170,14 +170,14 @@ class Predictor:
     def _look(self, image: Tensor, keep: bool = False) -> Answer:
         """What the network says of the image; with `keep` nothing is left to be asked of it later."""
         pixels = normalised(image, self.info, self.device)
-        views: list[View | Mosaic] = []
-        size, seeing = (image.shape[1], image.shape[2]), self.info.seeing
+        size, seeing, views = (image.shape[1], image.shape[2]), self.info.seeing, list[View | Mosaic]()
         for scale in seeing.scales:
             seen = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-            x = pixels if seen == size else F.interpolate(pixels, seen, mode="bilinear", antialias=True)
+            whole = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
+            x = self._with_room(partial(_scaled, pixels, seen), seen, views)
             for mirrored in (False, True) if seeing.flip else (False,):
-                if seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True)):
-                    views.append(self._view(x, mirrored))
+                if whole:
+                    views.append(self._with_room(partial(self._view, x, mirrored), seen, views))
                 else:
                     views.append(self._mosaic(x, mirrored, keep))
         align_corners = bool(getattr(self.network, "align_corners", False))
@@ -185,7 +185,7 @@ class Predictor:
 
     def _view(self, x: Float[Tensor, "1 c h w"], mirrored: bool) -> View:
         logits, covers = self.coarse(x.flip(3) if mirrored else x)
-        return View(logits, covers, (x.shape[2], x.shape[3]), mirrored)
+        return View(logits.cpu() if self.portions.hosting else logits, covers, (x.shape[2], x.shape[3]), mirrored)
 
     def _mosaic(self, x: Float[Tensor, "1 c h w"], mirrored: bool, keep: bool) -> Mosaic:
         seeing, seen = self.info.seeing, (x.shape[2], x.shape[3])
@@ -193,13 +193,36 @@ class Predictor:
             make_axis(side, window, step, seeing.weighting)
             for side, window, step in zip(seen, seeing.window, seeing.steps, strict=True)
         )
-        x = x.flip(3) if mirrored else x
-        strips: Mapping[int, Strip] = Strips(
-            lambda number: see_strip(self.coarse, x, down, across, number, self.portions), len(down.starts)
+        look = partial(
+            see_strip,
+            coarse=self.coarse,
+            pixels=x,
+            mirrored=mirrored,
+            down=down,
+            across=across,
+            portions=self.portions,
         )
-        if keep:
-            strips = dict(strips)
+        strips = {number: look(number) for number in range(len(down.starts))} if keep else Strips(look)
         return Mosaic(strips, down, across, seen, mirrored, shares=seeing.average == "probabilities")
+
+    def _with_room(self, work: Callable[[], Done], seen: tuple[int, int], views: list[View | Mosaic]) -> Done:
+        """What the work gives, if need be once the views so far are out of the device's memory. Raises ConfigError."""
+        while (done := attempt(work)) is None:
+            if self.portions.hosting or not views:
+                cure = "--mode slide" if self.info.seeing.mode == "whole" else "a smaller --window"
+                raise ConfigError(
+                    f"an image seen at {seen[0]}x{seen[1]} pixels does not fit into memory in one piece "
+                    f"({self.device.type}); use {cure}"
+                )
+            self.portions.lower("what the network said of each view waits in the computer's own memory")
+            self.portions.hosting = True
+            views[:] = [replace(v, logits=v.logits.cpu()) if isinstance(v, View) else v for v in views]
+        return done
+
+
+def _scaled(pixels: Float[Tensor, "1 c h w"], seen: tuple[int, int]) -> Float[Tensor, "1 c _ _"]:
+    same = (pixels.shape[2], pixels.shape[3]) == seen
+    return pixels if same else F.interpolate(pixels, seen, mode="bilinear", antialias=True)
 
 
 def _as_array(answer: Answer) -> Float[np.ndarray, "n h w"]:

@@ -14,6 +14,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.model.foreign.importing import import_checkpoint, read_foreign
 from asymseg.model.foreign.known_classes import CITYSCAPES, PASCAL_CONTEXT, VOC2012
 from asymseg.model.foreign.mmseg import translate
+from asymseg.model.seeing import Seeing
 
 ANN = made.filled(made.mmseg_ann())
 AUTHORS = made.filled(made.authors())
@@ -366,6 +367,26 @@ def test_settings_of_the_authors_that_cannot_be_had(write, settings, message):
 def test_settings_of_mmsegmentation_that_cannot_be_had(write, config, message):
     """Each would be another network with the same keys."""
     assert message in refused(write({"meta": {"config": config}, "state_dict": ANN}))
+
+
+def test_windows_as_mmsegmentation_tested_it():
+    """Beside the model in early 0.x, in it later; windows are joined by logits there, views by probabilities."""
+    windows = "test_cfg{}dict(mode='slide', crop_size=(769, 513), stride=(513, 342))"
+    inside = model().rstrip()[:-1] + f", {windows.format('=')})"
+    for config in (inside, model(rest=f"\n{windows.format(' = ')}")):
+        seeing = translate(ANN, {"meta": {"config": config}}, "x").info.seeing
+        assert seeing == Seeing("slide", (769, 513), (513, 342), "flat", (1.0,), False, "mixed")
+    whole = model().rstrip()[:-1] + ", test_cfg=dict(mode='whole'))"
+    for config in (model(), whole, model(rest="\ntest_cfg = dict(type='TestLoop')")):
+        assert translate(ANN, {"meta": {"config": config}}, "x").info.seeing == Seeing()
+
+
+@pytest.mark.parametrize(
+    "windows", ["crop_size=(769, 769), stride=(800, 513)", "crop_size=769, stride=(1, 1)", "stride=(3, 3)"]
+)
+def test_windows_that_cannot_be(write, windows):
+    config = model().rstrip()[:-1] + f", test_cfg=dict(mode='slide', {windows}))"
+    assert "its settings say test_cfg crop_size" in refused(write({"meta": {"config": config}, "state_dict": ANN}))
 
 
 @pytest.mark.parametrize("option", ["mode='dot_product'", "use_scale=False", "concat_input=False"])

@@ -1,5 +1,7 @@
 """Networks leave for mmsegmentation: the same file for what came from there, the same logits for what did not."""
 
+from dataclasses import replace
+
 import foreign_checkpoints as made
 import foreign_reference as plain
 import pytest
@@ -12,6 +14,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.exporting import export_mmseg, to_mmseg
 from asymseg.model.foreign.importing import import_checkpoint
+from asymseg.model.seeing import Seeing
 
 INFO = ModelInfo(Classes(("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9))), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 NARROW = {"key_channels": 4, "value_channels": 4, "context_channels": 8, "aux_channels": 5}
@@ -91,7 +94,8 @@ def test_their_network_says_the_same(head, align_corners):
 def test_settings_and_preprocessing_travel(tmp_path, settings):
     """What the weights do not show is in the configuration, and the importer reads it there."""
     network = awake(**settings)
-    info = ModelInfo(INFO.classes, INFO.mean, INFO.std, channel_order="BGR")
+    seeing = Seeing("slide", (64, 48), average="mixed")
+    info = ModelInfo(INFO.classes, INFO.mean, INFO.std, channel_order="BGR", seeing=seeing)
     export_mmseg(network, info, tmp_path / "model.pth")
     again, same = import_checkpoint(tmp_path / "model.pth")
     left_out = {"pool_sizes", "key_channels", "value_channels"} if network.settings["fusion"] == "none" else set()
@@ -102,6 +106,7 @@ def test_settings_and_preprocessing_travel(tmp_path, settings):
     images = torch.randn(1, 3, 47, 64)
     assert torch.equal(again(images), network(images))
     assert (same.classes, same.channel_order) == (info.classes, "BGR")
+    assert same.seeing == replace(seeing, stride=(43, 32))
     torch.testing.assert_close(same.mean, info.mean)
     torch.testing.assert_close(same.std, info.std)
     text = (tmp_path / "model.py").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.backbones import backbone_name, class_count, resnet_modules, resnet_size, width_of
 from asymseg.model.foreign.known_classes import CITYSCAPES, PASCAL_CONTEXT, numbered_classes
 from asymseg.model.foreign.translation import Translation, numbers
+from asymseg.model.seeing import Seeing
 
 DIALECT = "the authors"
 
@@ -116,6 +117,7 @@ def _info(config: Mapping[str, Any], count: int, source: str) -> ModelInfo:
         mean=tuple(value * divisor / 255 for value in mean),
         std=tuple(value * divisor / 255 for value in std),
         channel_order="RGB" if data.get("input_mode") == "RGB" else "BGR",
+        seeing=Seeing(average="logits"),
         source=f"{source}, a checkpoint of the authors' code",
     )
 

@@ -54,7 +54,9 @@ def to_mmseg(network: ANNNet, info: ModelInfo) -> dict[str, Any]:
     preprocessor |= {"pad_val": 0, "seg_pad_val": 255}
     model = {"type": "EncoderDecoder", "data_preprocessor": preprocessor, "pretrained": None, "backbone": backbone}
     model |= {"decode_head": decode} | ({} if auxiliary is None else {"auxiliary_head": auxiliary})
-    model |= {"train_cfg": {}, "test_cfg": {"mode": "whole"}}
+    seeing = info.seeing
+    windows = {"crop_size": seeing.window, "stride": seeing.steps} if seeing.mode == "slide" else {}
+    model |= {"train_cfg": {}, "test_cfg": {"mode": seeing.mode} | windows}
     older = {name: part for name, part in model.items() if name != "data_preprocessor"}
     names, palette = tuple(info.classes.names), [list(colour) for colour in info.classes.palette]
     meta = {

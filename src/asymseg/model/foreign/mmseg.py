@@ -198,6 +198,7 @@ def translate(
             mean=tuple(value / 255 for value in settings.mean),
             std=tuple(value / 255 for value in settings.std),
             channel_order=settings.channel_order,
+            seeing=settings.seeing,
             source=origin,
         ),
         twins=TWINS,

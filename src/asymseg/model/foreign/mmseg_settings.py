@@ -1,11 +1,12 @@
 """What mmsegmentation's settings say about a network beyond its weights, and what they say that cannot be had here."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from asymseg.errors import CheckpointError
+from asymseg.errors import CheckpointError, ConfigError
 from asymseg.model.foreign.translation import numbers
+from asymseg.model.seeing import Seeing
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
@@ -62,6 +63,7 @@ class Settings:
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     channel_order: Literal["RGB", "BGR"] = "RGB"
+    seeing: Seeing = field(default_factory=Seeing)
 
     def backbone_changes(self, pooled: bool) -> list[str]:
         """The changes to timm's ResNet that make it theirs, in the words of `asymseg.model.resnet`."""
@@ -90,8 +92,20 @@ def understand(config: Mapping[str, Any], head: str) -> Settings:
         align_corners=bool(decode.get("align_corners", False)),
         dropout=numbers(decode.get("dropout_ratio", 0.1), "dropout_ratio", 1)[0],
         pool_sizes=None if pools is None else _pool_sizes(pools),
+        seeing=_seeing(_part(model, "test_cfg") or _part(config, "test_cfg")),
         **_preprocessing(config, model),
     )
+
+
+def _seeing(test: Mapping[str, Any]) -> Seeing:
+    """How it is tested: whole, or by windows whose logits are averaged; 0.x before 0.8 says so beside the model."""
+    if test.get("mode") != "slide":
+        return Seeing()
+    window, stride = _plain(test.get("crop_size")), _plain(test.get("stride"))
+    try:
+        return Seeing("slide", window, stride, average="mixed")
+    except (ConfigError, TypeError) as error:
+        raise CheckpointError(f"its settings say test_cfg crop_size {window} and stride {stride}: {error}") from None
 
 
 def _output_stride(backbone: Mapping[str, Any]) -> Literal[8, 16, 32]:
