@@ -38,9 +38,10 @@ class Seeing:
         for name, kind in (("mode", Mode), ("weighting", Weighting), ("average", Average)):
             if getattr(self, name) not in get_args(kind):
                 raise ConfigError(f"{name} = {getattr(self, name)!r} is not one of {', '.join(get_args(kind))}")
-        for name, sides in (("window", self.window), ("stride", self.steps)):
-            if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-                raise ConfigError(f"{name} must be a height and a width of at least 1 pixel, not {sides}")
+        given = {"window": self.window, "stride": self.stride or self.window}
+        for name, sides in given.items():
+            if not _is_size(sides):
+                raise ConfigError(f"{name} must be a height and a width of at least 1 pixel, not {sides!r}")
         if any(step > side for step, side in zip(self.steps, self.window, strict=True)):
             raise ConfigError(
                 f"a stride of {_size(self.steps)} leaves gaps between windows of {_size(self.window)}; choose at most "
@@ -90,6 +91,10 @@ class Seeing:
             averaged = "logits of windows and probabilities of views" if self.average == "mixed" else self.average
             parts.append(f"{averaged} averaged")
         return ", ".join(parts)
+
+
+def _is_size(sides: object) -> bool:
+    return isinstance(sides, tuple) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
 
 
 def _size(sides: tuple[int, int]) -> str:

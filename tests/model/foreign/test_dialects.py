@@ -384,6 +384,7 @@ def test_windows_as_mmsegmentation_tested_it():
 @pytest.mark.parametrize(
     "windows", ["crop_size=(769, 769), stride=(800, 513)", "crop_size=769, stride=(1, 1)", "stride=(3, 3)"]
 )
+@pytest.mark.usefixtures("no_shape_checks")
 def test_windows_that_cannot_be(write, windows):
     config = model().rstrip()[:-1] + f", test_cfg=dict(mode='slide', {windows}))"
     assert "its settings say test_cfg crop_size" in refused(write({"meta": {"config": config}, "state_dict": ANN}))

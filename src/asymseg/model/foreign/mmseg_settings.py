@@ -104,7 +104,7 @@ def _seeing(test: Mapping[str, Any]) -> Seeing:
     window, stride = _plain(test.get("crop_size")), _plain(test.get("stride"))
     try:
         return Seeing("slide", window, stride, average="mixed")
-    except (ConfigError, TypeError) as error:
+    except ConfigError as error:
         raise CheckpointError(f"its settings say test_cfg crop_size {window} and stride {stride}: {error}") from None
 
 
