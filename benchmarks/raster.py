@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from PIL import Image
 from rasterio.windows import Window
 
 from asymseg import ANNNet, Classes, Predictor
@@ -32,6 +33,7 @@ from asymseg.prediction.raster.predict import predict_raster
 from asymseg.prediction.raster.reading import Raster
 
 BACKBONE, OUTPUT_STRIDE, NAMES = "mobilenetv2_035", 32, ("water", "field", "wood", "town", "rock")
+BLOCK = 2048
 
 
 def main() -> None:
@@ -46,7 +48,8 @@ def main() -> None:
     if arguments.out:
         predict(source, arguments.folder / arguments.out, arguments.kill)
         return
-    make_raster(source, arguments.side)
+    if not source.exists():
+        make_raster(source, arguments.side)
     with ThreadPoolExecutor(2) as pool:
         whole = pool.submit(child, arguments, "whole.tif", 2.0)
         killed = pool.submit(lambda: [child(arguments, "resumed.tif", 0.5), child(arguments, "resumed.tif", 2.0)])
@@ -73,7 +76,7 @@ def child(arguments: argparse.Namespace, out: str, kill: float) -> dict[str, obj
     """Run one prediction in a process of its own; how it ended, its peak memory and its times."""
     command = [sys.executable, __file__, str(arguments.folder), "--out", out, "--kill", str(kill)]
     began = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     said = process.stdout.read().split()
     _, status, usage = os.wait4(process.pid, 0)
@@ -106,7 +109,8 @@ def make_predictor(source: Path) -> Predictor:
     network = ANNNet(len(NAMES), BACKBONE, output_stride=OUTPUT_STRIDE, aux_channels=0).eval()
     info = ModelInfo(Classes(NAMES), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     with Raster(source, info) as raster:
-        sample = raster.read(slice(0, 1024), slice(0, 1024))
+        middle = slice(raster.size[0] // 2, raster.size[0] // 2 + 1024)
+        sample = raster.read(middle, middle)
     with torch.inference_mode():
         logits = network((sample[None] / 255 - 0.5) / 0.25)[0].flatten(1)
     scale = logits.std(dim=1)
@@ -118,31 +122,24 @@ def make_predictor(source: Path) -> Predictor:
 def make_raster(path: Path, side: int) -> None:
     """Smooth patches of colour with noise, written in windows; a corner without data, and a place on Earth."""
     rng = np.random.default_rng(0)
-    patches = rng.integers(0, 256, (3, side // 100 + 2, side // 100 + 2)).astype(np.float32)
+    small = rng.integers(0, 256, (BLOCK // 64, BLOCK // 64, 3), dtype=np.uint8)
+    pattern = np.array(Image.fromarray(small).resize((BLOCK, BLOCK), Image.Resampling.BICUBIC)).astype(np.float32)
+    pattern = (pattern + rng.normal(0, 12, pattern.shape)).clip(1, 255).astype(np.uint8).transpose(2, 0, 1)
     place = rasterio.Affine(0.25, 0, 500_000, 0, -0.25, 5_000_000)
     shape = {"width": side, "height": side, "count": 3, "dtype": "uint8"}
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "photometric": "RGB", "interleave": "pixel"}
     with rasterio.open(
         path, "w", driver="GTiff", crs="EPSG:32633", transform=place, nodata=0, **shape, **layout
     ) as out:
-        for top in range(0, side, 512):
-            rows = np.arange(top, min(top + 512, side))
-            for left in range(0, side, 512):
-                columns = np.arange(left, min(left + 512, side))
-                block = smooth(patches, rows / 100, columns / 100)
-                block += rng.normal(0, 12, block.shape)
-                block = block.clip(1, 255).astype(np.uint8)
-                block[:, (rows[:, None] + columns) < side // 4] = 0
-                out.write(block, window=Window(left, top, len(columns), len(rows)))
-
-
-def smooth(patches: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Bilinear interpolation of C H W at a grid of places."""
-    i, j = y.astype(int), x.astype(int)
-    down, right = (y - i)[:, None], x - j
-    above = patches[:, i][:, :, j] * (1 - right) + patches[:, i][:, :, j + 1] * right
-    below = patches[:, i + 1][:, :, j] * (1 - right) + patches[:, i + 1][:, :, j + 1] * right
-    return above * (1 - down) + below * down
+        for top in range(0, side, BLOCK):
+            for left in range(0, side, BLOCK):
+                height, width = min(BLOCK, side - top), min(BLOCK, side - left)
+                block = np.roll(pattern[rng.permutation(3)], tuple(rng.integers(0, BLOCK, 2)), (1, 2))[
+                    :, :height, :width
+                ]
+                if top + left < side // 4:
+                    block[:, (np.arange(top, top + height)[:, None] + np.arange(left, left + width)) < side // 4] = 0
+                out.write(block, window=Window(left, top, width, height))
 
 
 if __name__ == "__main__":

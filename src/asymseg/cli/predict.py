@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from asymseg.cli.rasters import predict_one_raster
 from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_compile_time, warnings_in_a_line
+from asymseg.cli.videos import predict_one_video
 
 
 def predict(
@@ -29,9 +30,12 @@ def predict(
     compile: Annotated[bool, Parameter(negative=())] = False,
     fold: bool = True,
     tile: int = 1024,
-    overlap: int = 128,
+    overlap: int | None = None,
+    context: Literal["tile", "image"] = "tile",
     bands: list[int] | None = None,
     polygons: Path | None = None,
+    opacity: float = 0.5,
+    masks: Path | None = None,
 ) -> None:
     """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
 
@@ -40,7 +44,9 @@ def predict(
     .tif; or, unless -o is a .png, where it is a .vrt, .jp2 or .img, or a TIFF with a georeference or of more than 64
     million pixels.
 
-    Exits with 3 where some images could not be read; the others are done.
+    A video becomes one with the classes' colours over its frames, with its times and sound.
+
+    Exits with 3 where some images could not be read; the others are done. So it does where a video is damaged.
 
     Parameters
     ----------
@@ -49,7 +55,7 @@ def predict(
     inputs
         An image, a folder, or a pattern in quotes such as "photos/*.jpg".
     out
-        Folder for the results; for one image also a file NAME.png, for a raster NAME.tif.
+        Folder for the results; for one image also a file NAME.png, for a raster NAME.tif, for a video NAME.mp4.
     overlay
         Also write NAME_overlay.jpg: the image with the classes' colours over it.
     probabilities
@@ -79,15 +85,23 @@ def predict(
     tile
         Rasters: height and width of what the network sees at once.
     overlap
-        Rasters: pixels by which tiles overlap, and over which one fades into the next.
+        Rasters: pixels by which tiles overlap, and over which one fades into the next; by default 128. With --context
+        image, what is read around each; by default all that the backbone looks at.
+    context
+        Rasters: whether the network's blocks see a tile or the whole image; that takes up to three times as long.
     bands
         Rasters: the bands to take, counted from 1, as in --bands 4 3 2; otherwise all but alpha.
     polygons
         Rasters: also write the regions of one class to NAME.gpkg or NAME.geojson.
+    opacity
+        Videos: how much of the colours there is over the frames, from 0 to 1.
+    masks
+        Videos: a folder for the class ids of each frame, as palette PNGs that are numbered from 0.
     """
     from asymseg.prediction.files import predict_files
     from asymseg.prediction.predict import load
     from asymseg.prediction.raster.reading import is_raster
+    from asymseg.prediction.video import is_video
 
     console = make_console()
     predictor = load(model, device, precision=precision, compile=compile, fold=fold).seeing(
@@ -106,10 +120,14 @@ def predict(
             out,
             tile=tile,
             overlap=overlap,
+            context=context,
             bands=bands,
             probabilities=probabilities,
             polygons=polygons,
         )
+        return
+    if is_video(inputs):
+        predict_one_video(predictor, inputs, out, opacity=opacity, masks=masks)
         return
     with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
         outcome = predict_files(predictor, inputs, out, overlay=overlay, probabilities=probabilities, progress=advance)

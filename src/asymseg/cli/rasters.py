@@ -1,7 +1,7 @@
 """Predicting a raster, as `predict` does it for one file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from asymseg.cli.terminal import make_console, progress_bar
 
@@ -15,7 +15,8 @@ def predict_one_raster(
     out: Path,
     *,
     tile: int,
-    overlap: int,
+    overlap: int | None,
+    context: Literal["tile", "image"],
     bands: list[int] | None,
     probabilities: bool,
     polygons: Path | None,
@@ -33,6 +34,7 @@ def predict_one_raster(
             out,
             tile=tile,
             overlap=overlap,
+            context=context,
             bands=bands,
             probabilities=probabilities,
             polygons=polygons,

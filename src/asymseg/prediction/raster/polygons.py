@@ -75,8 +75,11 @@ def find_regions(bands: Iterable[UInt8[np.ndarray, "_ w"]]) -> Iterator[Region]:
     for band in bands:
         pieces = list(_pieces(band, top))
         tops, bottoms = (_owners(pieces, y, band.shape[1]) for y in (top, top + len(band)))
-        joined = _join(waiting, last, pieces, tops)
-        reaching = set(bottoms[bottoms >= 0].tolist())
+        crossing = np.unique(np.concatenate([tops, bottoms])).tolist()
+        for number in set(range(len(pieces))).difference(crossing):
+            yield Region(pieces[number][1], pieces[number][0])
+        joined = _join(waiting, last, {number: pieces[number] for number in crossing if number >= 0}, tops)
+        reaching = set(bottoms.tolist())
         waiting = {}
         names = np.full(len(pieces), -1, dtype=np.int64)
         for class_id, members, parts in joined:
@@ -126,24 +129,24 @@ def _pieces(band: UInt8[np.ndarray, "h w"], top: int) -> Iterator[tuple[int, Any
 def _owners(pieces: list[tuple[int, Any]], y: int, width: int) -> Int[np.ndarray, " w"]:
     """Which piece has an edge along the line `y` at each column, -1 for none."""
     owners = np.full(width, -1, dtype=np.int64)
-    for number, (_, shape) in enumerate(pieces):
-        if y in (shape.bounds[1], shape.bounds[3]):
-            corners = np.asarray(shape.exterior.coords)
-            along = (corners[:-1, 1] == y) & (corners[1:, 1] == y)
-            for before, after in zip(corners[:-1][along, 0], corners[1:][along, 0], strict=True):
-                owners[int(min(before, after)) : int(max(before, after))] = number
+    bounds = import_module("shapely").bounds(np.array([shape for _, shape in pieces], dtype=object))  # n 4
+    for number in np.flatnonzero((bounds.reshape(-1, 4)[:, [1, 3]] == y).any(axis=1)):
+        corners = np.asarray(pieces[number][1].exterior.coords)
+        along = (corners[:-1, 1] == y) & (corners[1:, 1] == y)
+        for before, after in zip(corners[:-1][along, 0], corners[1:][along, 0], strict=True):
+            owners[int(min(before, after)) : int(max(before, after))] = number
     return owners
 
 
 def _join(
     waiting: dict[int, tuple[int, list[Any]]],
     last: Int[np.ndarray, " v"],
-    pieces: list[tuple[int, Any]],
+    pieces: dict[int, tuple[int, Any]],
     tops: Int[np.ndarray, " w"],
 ) -> Iterator[tuple[int, list[int], list[Any]]]:
     """Class, pieces' numbers and polygons of each region, once those of a band are joined to those that waited."""
     parent = {("region", name): ("region", name) for name in waiting}
-    parent |= {("piece", number): ("piece", number) for number in range(len(pieces))}
+    parent |= {("piece", number): ("piece", number) for number in pieces}
 
     def root(node: tuple[str, int]) -> tuple[str, int]:
         while parent[node] != node:

@@ -2,36 +2,31 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import repeat
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
-from asymseg.classes import IGNORE, Classes
-from asymseg.data.loader import prefetched
+from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, DataError
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.raster.blending import add_tile, lay_tiles, span
+from asymseg.prediction.raster.pixels import CLASSES, SHARES
 from asymseg.prediction.raster.polygons import check_polygons, write_polygons
 from asymseg.prediction.raster.reading import Raster
 from asymseg.prediction.raster.state import Unfinished, model_key, unfinished
+from asymseg.prediction.raster.tiles import blended, streamed
 from asymseg.prediction.raster.writing import (
-    PROBABILITY_STEPS,
     describe_classes,
     describe_pixels,
     describe_probabilities,
     georeference,
     write_cog,
 )
-from asymseg.prediction.windows import Axis
 
-_CLASSES, _SHARES = "classes.raw", "probabilities.raw"
+Context = Literal["tile", "image"]
 
 
 @dataclass(frozen=True)
@@ -54,18 +49,23 @@ def predict_raster(
     out: Path,
     *,
     tile: int = 1024,
-    overlap: int = 128,
+    overlap: int | None = None,
+    context: Context = "tile",
     bands: Sequence[int] | None = None,
     probabilities: bool = False,
     polygons: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RasterOutcome:
     """Write the classes of a raster as a cloud-optimised GeoTIFF: palette, class names, georeference, 255 for no data.
 
-    The network sees tiles of `tile` x `tile` pixels, and their probabilities are averaged where they overlap, as the
-    mode "slide" has it with tapered windows; within a tile the predictor sees as it always does. Memory is that of a
-    tile. The pixels that are done lie on the disk, one byte each, in a hidden folder beside `out`.
+    With the context "tile" the network sees tiles of `tile` x `tile` pixels. Where they overlap (by 128 pixels, if not
+    said otherwise) their probabilities are averaged, as the mode "slide" has it with tapered windows; within a tile the
+    predictor sees as it always does. With the context "image" each tile is predicted with that of the whole image, for
+    which the raster is read up to three times; `overlap` is then what is read around a tile, by default all that the
+    backbone looks at (`asymseg.prediction.streaming`).
+
+    Memory is that of a tile. The pixels that are done lie on the disk, one byte each, in a hidden folder beside `out`.
 
     A run that was killed goes on by itself at the row of tiles where it was, and gives the same bytes; with another
     model, input or setting it starts anew. `say` is told of both. With `probabilities` there is also
@@ -79,29 +79,32 @@ def predict_raster(
         check_polygons(polygons)
     with Raster(source, predictor.info, bands) as raster, raster.cached(tile):
         _check_out(out, raster)
-        rows, columns = (lay_tiles(length, tile, overlap) for length in raster.size)
+        if context == "image":
+            work = streamed(predictor, raster, tile, overlap)
+        else:
+            work = blended(predictor, raster, tile, 128 if overlap is None else overlap)
         settings = {
             "model": model_key(predictor.network, predictor.info),
             "input": [str(source.resolve()), *_fingerprint(raster)],
-            "setting": [tile, overlap, raster.bands, probabilities],
+            "setting": [context, tile, overlap, raster.bands, probabilities],
             "version": version("asymseg"),
             "arithmetic": [torch.__version__, str(predictor.device), predictor.coarse.precision],
         }
         with unfinished(out, settings) as state:
             _check_room(state, raster, len(predictor.info.classes) if probabilities else 0)
-            resumed = state.rows * len(columns.starts)
+            resumed = state.rows * work.across
             if state.started_anew:
                 say(f"starting anew: {state.started_anew}")
             elif state.rows:
-                say(f"going on at tile {resumed} of {len(rows.starts) * len(columns.starts)}, where a run was stopped")
-            _predict_tiles(predictor, raster, rows, columns, state, probabilities, progress)
+                say(f"going on at tile {resumed} of {work.rows * work.across}, where a run was stopped")
+            work.run(state, probabilities, progress)
             say("writing the GeoTIFF")
             shares = out.with_name(f"{out.stem}_probabilities.tif") if probabilities else None
             if shares is not None:
-                described = describe_pixels(state.path(_SHARES), raster.size, len(predictor.info.classes))
+                described = describe_pixels(state.path(SHARES), raster.size, len(predictor.info.classes))
                 describe_probabilities(described, predictor.info.classes)
                 _finish(described, raster, state.path("probabilities.tif"), shares, "AVERAGE")
-            described = describe_pixels(state.path(_CLASSES), raster.size, 1)
+            described = describe_pixels(state.path(CLASSES), raster.size, 1)
             describe_classes(described, predictor.info.classes)
             georeference(described, raster.dataset)
             regions = None
@@ -109,57 +112,7 @@ def predict_raster(
                 say("writing the polygons")
                 regions = _write_polygons(described, polygons, predictor.info.classes, state)
             _finish(described, raster, state.path("classes.tif"), out, "MODE")
-    return RasterOutcome(out, raster.size, len(rows.starts) * len(columns.starts), resumed, shares, regions)
-
-
-def _predict_tiles(
-    predictor: Predictor,
-    raster: Raster,
-    rows: Axis,
-    columns: Axis,
-    state: Unfinished,
-    probabilities: bool,
-    progress: Callable[[int, int], None] | None,
-) -> None:
-    """Predict the rows of tiles that are not done, and put their pixels into the state's files."""
-    across, classes = len(columns.starts), len(predictor.info.classes)
-    for row in range(state.rows, len(rows.starts)):
-        above = state.sums(row - 1, across) if row > 0 else repeat(None)
-        left = None
-        for column, (image, valid) in enumerate(_read_row(raster, span(rows, row), columns)):
-            shares = predictor.probabilities(image) if valid.any() else None
-            sums, below, left = add_tile(shares, (row, column), rows, columns, left, next(above), classes)
-            valid = valid[: sums.shape[1], : sums.shape[2]]
-            corner = (rows.starts[row], columns.starts[column])
-            _write(state, sums, valid, corner, raster.size[1], probabilities)
-            state.keep_sums(row, column, below)
-            if progress is not None:
-                progress(row * across + column + 1, len(rows.starts) * across)
-        state.advance(*((_CLASSES, _SHARES) if probabilities else (_CLASSES,)))
-
-
-def _read_row(raster: Raster, rows: slice, columns: Axis) -> Iterator[tuple[Tensor, Bool[np.ndarray, "h w"]]]:
-    """Each tile of a row and which of its pixels hold data, read while the one before is predicted."""
-    parts = [span(columns, number) for number in range(len(columns.starts))]
-    return prefetched(parts, lambda part: raster.read_valid(rows, part), 1)  # one thread: a dataset is not for two
-
-
-def _write(
-    state: Unfinished,
-    sums: Float[Tensor, "n h w"],
-    valid: Bool[np.ndarray, "h w"],
-    corner: tuple[int, int],
-    width: int,
-    probabilities: bool,
-) -> None:
-    """Put finished pixels into the state's files."""
-    classes = sums.argmax(dim=0).byte().cpu().numpy()
-    classes[~valid] = IGNORE
-    state.write(_CLASSES, classes[None], *corner, width)
-    if probabilities:
-        steps = (sums * PROBABILITY_STEPS).round().clamp(0, PROBABILITY_STEPS).byte().cpu().numpy()
-        steps[:, ~valid] = IGNORE
-        state.write(_SHARES, steps, *corner, width)
+    return RasterOutcome(out, raster.size, work.rows * work.across, resumed, shares, regions)
 
 
 def _finish(described: Path, raster: Raster, temporary: Path, out: Path, overviews: str) -> None:
@@ -197,7 +150,7 @@ def _check_out(out: Path, raster: Raster) -> None:
 
 def _check_room(state: Unfinished, raster: Raster, shares: int) -> None:
     """Refuse to start what a full disk would stop: a byte for each pixel and class, and as many for the result."""
-    there = sum(state.path(name).stat().st_size for name in (_CLASSES, _SHARES) if state.path(name).exists())
+    there = sum(state.path(name).stat().st_size for name in (CLASSES, SHARES) if state.path(name).exists())
     needed = 2 * raster.size[0] * raster.size[1] * (1 + shares) - there
     free = shutil.disk_usage(state.folder).free
     if needed > free:

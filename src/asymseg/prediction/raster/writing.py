@@ -11,10 +11,8 @@ from xml.etree import ElementTree
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.errors import AsymsegError
+from asymseg.prediction.raster.pixels import PROBABILITY_STEPS
 from asymseg.prediction.raster.reading import import_rasterio
-
-PROBABILITY_STEPS = 254
-"""A probability of 1 as a byte; 255 is no data."""
 
 
 def describe_pixels(path: Path, size: tuple[int, int], channels: int) -> Path:
