@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from asymseg.cli.terminal import make_console, progress_bar
+from asymseg.cli.terminal import make_console, progress_bar, warnings_in_a_line
 
 if TYPE_CHECKING:
     from asymseg.prediction.predict import Predictor
@@ -27,7 +27,7 @@ def predict_one_raster(
     console = make_console()
     if out.suffix.lower() not in (".tif", ".tiff"):
         out = out / f"{source.stem}.tif"
-    with progress_bar(console, "predict", "tiles") as advance:
+    with progress_bar(console, "predict", "tiles") as advance, warnings_in_a_line(console):
         outcome = predict_raster(
             predictor,
             source,
