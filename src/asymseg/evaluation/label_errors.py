@@ -143,38 +143,51 @@ def _suspects(view: _View, image: str, names: tuple[str, ...], seam: float) -> I
     pairs = np.where(wrong, view.label.astype(np.int64) * 256 + view.predicted, -1)
     regions = connected_regions(pairs)
     depth = max(1, round(seam * math.hypot(*view.label.shape)))
-    deep = inner(regions, depth) & wrong
-    area, core = np.bincount(regions.ravel()), np.bincount(regions[deep], minlength=int(regions.max()) + 1)
-    sizes = [_sizes(connected_regions(part)) for part in (view.label, view.predicted)]
-    for number in np.flatnonzero(core):
-        region = regions == number
-        box = _box(region)
-        place = np.s_[box[0] : box[2], box[1] : box[3]]
-        inside = region[place]
+    core = np.bincount(regions[inner(regions, depth) & wrong], minlength=int(regions.max()) + 1)
+    sizes = [_sizes(connected_regions(part)).ravel() for part in (view.label, view.predicted)]
+    parts = [part.ravel() for part in (view.label, view.predicted, view.confidence, view.doubt)]
+    for number, pixels in _pixels(regions, np.flatnonzero(core)):
+        labelled, predicted, confidence, doubt = (part[pixels] for part in parts)
         # An error is a whole thing: a region of the label that is nothing of the kind, or one that the label has not.
-        whole = max(area[number] / size[place][inside].max() for size in sizes)
-        doubts = view.doubt[place][inside]
-        confidence, doubt = float(view.confidence[place][inside].mean()), float(doubts.mean())
-        surprise = float(-np.log(np.maximum(doubts, LEAST)).mean())
+        whole = max(len(pixels) / size[pixels[0]] for size in sizes)
+        sure = float(confidence.mean()), float(doubt.mean())
+        surprise = float(-np.log(np.maximum(doubt, LEAST)).mean())
+        box, region = _cut_out(pixels, view.label.shape[1])
         yield Suspect(
             image=image,
             box=box,
-            area=int(area[number]),
-            labelled=names[view.label[place][inside][0]],
-            predicted=names[view.predicted[place][inside][0]],
-            confidence=confidence,
-            doubt=doubt,
-            score=math.sqrt(core[number] * whole) * surprise**2 * (confidence - doubt),
-            region=inside,
+            area=len(pixels),
+            labelled=names[labelled[0]],
+            predicted=names[predicted[0]],
+            confidence=sure[0],
+            doubt=sure[1],
+            score=math.sqrt(core[number] * whole) * surprise**2 * (sure[0] - sure[1]),
+            region=region,
         )
+
+
+def _pixels(
+    regions: Int64[np.ndarray, "h w"], numbers: Int64[np.ndarray, " n"]
+) -> Iterator[tuple[int, Int64[np.ndarray, " p"]]]:
+    """The places of the pixels of these regions, row by row, in the flattened image."""
+    flat = regions.ravel()
+    wanted = np.flatnonzero(np.isin(flat, numbers))
+    wanted = wanted[np.argsort(flat[wanted], kind="stable")]
+    ends = np.searchsorted(flat[wanted], numbers, side="right")
+    yield from zip(numbers.tolist(), np.split(wanted, ends[:-1]), strict=True) if len(numbers) else ()
+
+
+def _cut_out(pixels: Int64[np.ndarray, " p"], width: int) -> tuple[tuple[int, int, int, int], Bool[np.ndarray, "h w"]]:
+    """The box of some pixels, and which pixels of the box they are."""
+    rows, columns = np.divmod(pixels, width)
+    top, left = int(rows.min()), int(columns.min())
+    bottom, right = int(rows.max()) + 1, int(columns.max()) + 1
+    region = np.zeros((bottom - top, right - left), dtype=bool)
+    region[rows - top, columns - left] = True
+    return (top, left, bottom, right), region
 
 
 def _sizes(regions: Int64[np.ndarray, "h w"]) -> Int64[np.ndarray, "h w"]:
     """How many pixels each pixel's region has."""
     sizes: np.ndarray = np.bincount(regions.ravel())[regions]
     return sizes
-
-
-def _box(region: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(region.any(axis=1)), np.flatnonzero(region.any(axis=0))
-    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
