@@ -16,8 +16,8 @@ from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE
 from asymseg.data.dataset import DataSet
 from asymseg.data.loader import read_pair
-from asymseg.evaluation.evaluate import write_json
 from asymseg.evaluation.label_errors import Suspect
+from asymseg.evaluation.records import write_json
 from asymseg.evaluation.regions import inner
 from asymseg.prediction.overlay import as_picture, colour_mask
 from asymseg.prediction.predict import Predictor
