@@ -55,21 +55,22 @@ class Attention:
         """The block of that name. Raises KeyError for one that the network lacks."""
         return {block.name: block for block in self.blocks}[name]
 
-    def picture(self, enlarge: int = 1, opacity: float = 0.75) -> Image.Image:
-        """The image in grey under a heat map, the pixel marked by a ring.
+    def picture(self, block: Name | None = None, *, enlarge: int = 1, opacity: float = 0.8) -> Image.Image:
+        """The image in dark grey, glowing where the pixel, marked by a ring, drew on it; of one block, or all added up.
 
-        The heat is `BlockAttention.heat` summed over the blocks, so each weight is spread evenly over its region, and
-        all grids lie on top of each other: a small region is brighter than a large one of the same weight. The
-        brightest place is the hottest there is, the darkest has no weight at all.
+        It glows by `BlockAttention.heat`: each weight is spread evenly over its region, and all grids lie on top of
+        each other, so of two regions with one weight the smaller is brighter. White-yellow is the hottest place of this
+        picture; the image shows through as the heat falls, and is bare where no weight is.
         """
         from matplotlib import colormaps  # a second to load, and only pictures need it
 
-        heat = sum(block.heat for block in self.blocks)
-        share = heat / max(float(np.max(heat)), 1e-12)
-        grey = as_picture(self.image).mean(axis=2, keepdims=True) * (1 - opacity)
-        colours = np.asarray(colormaps["inferno"](share))[..., :3]  # and not its opacity
-        pixels = grey + 255 * opacity * colours
-        picture = Image.fromarray(np.rint(pixels).astype(np.uint8))
+        heats = [each.heat for each in (self.blocks if block is None else (self[block],))]
+        heat = np.sum(heats, axis=0)
+        share = heat / max(float(heat.max()), 1e-12)
+        colours = 255 * np.asarray(colormaps["inferno"](share))[..., :3]  # and not its opacity
+        cover = opacity * np.sqrt(share)[..., None]
+        grey = as_picture(self.image).mean(axis=2, keepdims=True) / 2
+        picture = Image.fromarray(np.rint(grey * (1 - cover) + colours * cover).astype(np.uint8))
         picture = picture.resize((enlarge * picture.width, enlarge * picture.height), Image.Resampling.NEAREST)
         return _marked(picture, enlarge * (self.row + 0.5), enlarge * (self.column + 0.5))
 
