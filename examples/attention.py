@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from rich.console import Console
 
 import asymseg
@@ -24,7 +24,7 @@ from asymseg.prediction.overlay import as_picture
 from asymseg.prediction.predict import Predictor
 
 DISCS = ("red disc", "green disc", "blue disc")
-ENLARGED, GAP, COLOURS = 2, 6, 128
+ENLARGED, GAP = 2, 6
 
 
 def main() -> None:
@@ -39,8 +39,8 @@ def main() -> None:
         config = make_config(read_config("sample"), {"train": {"steps": arguments.steps}})
         asymseg.train(open_dataset(data), config, out=run, console=Console())
     picture = draw(asymseg.load(run / "best"), data, arguments.scenes)
-    few = picture.quantize(COLOURS, Image.Quantize.MAXCOVERAGE)  # noise packs badly, and the beacon is small
-    few.save(arguments.out / "attention.png", optimize=True)
+    coarse = ImageOps.posterize(picture, bits=5)  # noise packs badly
+    coarse.save(arguments.out / "attention.png", optimize=True)
     print(f"look at {arguments.out / 'attention.png'}")
 
 
