@@ -98,9 +98,9 @@ def predict_raster(
             elif state.rows:
                 say(f"going on at tile {resumed} of {work.rows * work.across}, where a run was stopped")
             work.run(state, probabilities, progress)
-            say("writing the GeoTIFF")
             shares = out.with_name(f"{out.stem}_probabilities.tif") if probabilities else None
             if shares is not None:
+                say("writing the probabilities")
                 described = describe_pixels(state.path(SHARES), raster.size, len(predictor.info.classes))
                 describe_probabilities(described, predictor.info.classes)
                 _finish(described, raster, state.path("probabilities.tif"), shares, "AVERAGE")
@@ -111,6 +111,7 @@ def predict_raster(
             if polygons is not None:
                 say("writing the polygons")
                 regions = _write_polygons(described, polygons, predictor.info.classes, state)
+            say("writing the GeoTIFF")
             _finish(described, raster, state.path("classes.tif"), out, "MODE")
     return RasterOutcome(out, raster.size, work.rows * work.across, resumed, shares, regions)
 
