@@ -8,6 +8,7 @@ from cyclopts import Parameter
 
 from asymseg.cli.benchmark import benchmark
 from asymseg.cli.check import check
+from asymseg.cli.compare import compare
 from asymseg.cli.evaluate import evaluate
 from asymseg.cli.importing import import_
 from asymseg.cli.models import models
@@ -26,7 +27,7 @@ app = cyclopts.App(
     help_format="plaintext",
     result_action="return_value",
 )
-for command in (sample, check, train, evaluate, predict, models):
+for command in (sample, check, train, evaluate, compare, predict, models):
     app.command(command)
 app.command(import_, name="import")
 app.command(benchmark)

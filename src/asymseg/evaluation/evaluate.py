@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asymseg.data.dataset import DataSet, open_dataset
+from asymseg.data.dataset import DataSet, Pair, open_dataset
 from asymseg.errors import DataError
 from asymseg.evaluation.bootstrap import REPLICATES, bootstrap
 from asymseg.evaluation.measure import Evaluation as Evaluation
@@ -13,6 +13,7 @@ from asymseg.evaluation.measure import image_miou as image_miou
 from asymseg.evaluation.measure import measure as measure
 from asymseg.evaluation.records import write_json as write_json
 from asymseg.evaluation.results import write_results
+from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.execution import Device, Precision
 from asymseg.prediction.predict import Predictor, load
@@ -82,20 +83,7 @@ def evaluate(
     predictor = (
         model if isinstance(model, Predictor) else load(model, device, precision=precision, compile=compile, fold=fold)
     )
-    info = predictor.info
-    if isinstance(data, DataSet):
-        dataset = data
-    else:
-        root = None if data is None else Path(data)
-        dataset = open_dataset(root, images=images, masks=masks, holdout=info.holdout, classes=info.classes)
-    pairs = dataset.splits.get(split)
-    if not pairs:
-        raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
-    if not dataset.classes.same_names(info.classes):
-        raise DataError(
-            f"the model's classes are {', '.join(info.classes.names)}; "
-            f"the data's are {', '.join(dataset.classes.names)}: measure a model on the classes it was trained for"
-        )
+    dataset, pairs = open_split(predictor.info, data, split, images, masks)
     predictor = predictor.seeing(
         mode=mode,
         window=window,
@@ -111,3 +99,27 @@ def evaluate(
     if out is not None:
         write_results(Path(out), result, predictor, dataset, split, history, gallery)
     return result
+
+
+def open_split(
+    info: ModelInfo,
+    data: str | Path | DataSet | None,
+    split: str,
+    images: Path | None = None,
+    masks: Path | None = None,
+) -> tuple[DataSet, tuple[Pair, ...]]:
+    """The data and those of its pairs that a model is to be measured on. Raises DataError where they do not fit it."""
+    if isinstance(data, DataSet):
+        dataset = data
+    else:
+        root = None if data is None else Path(data)
+        dataset = open_dataset(root, images=images, masks=masks, holdout=info.holdout, classes=info.classes)
+    pairs = dataset.splits.get(split)
+    if not pairs:
+        raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
+    if not dataset.classes.same_names(info.classes):
+        raise DataError(
+            f"the model's classes are {', '.join(info.classes.names)}; "
+            f"the data's are {', '.join(dataset.classes.names)}: measure a model on the classes it was trained for"
+        )
+    return dataset, pairs

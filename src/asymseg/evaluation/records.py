@@ -39,7 +39,8 @@ def metrics(result: Evaluation, classes: Classes, split: str, seeing: Seeing) ->
     content = {
         "split": split,
         "images": len(result.images),
-        **asdict(seeing),
+        "seen": str(seeing),
+        **_seen(seeing),
         **result.scores.to_dict(names),
     }
     if result.intervals is not None:
@@ -56,6 +57,14 @@ def metrics(result: Evaluation, classes: Classes, split: str, seeing: Seeing) ->
         images = zip(result.images, result.counts, strict=True)
         content["per_image_counts"] = {name: _sparse(counts) for (name, _), counts in images}
     return content
+
+
+def _seen(seeing: Seeing) -> dict[str, Any]:
+    """The settings of `Seeing` that have an effect."""
+    settings = {**asdict(seeing), "stride": seeing.steps}
+    if seeing.mode == "whole":
+        settings = {name: value for name, value in settings.items() if name not in ("window", "stride", "weighting")}
+    return settings
 
 
 def categories(result: Evaluation, classes: Classes) -> dict[str, Any]:

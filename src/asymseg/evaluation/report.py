@@ -1,7 +1,5 @@
 """The report of an evaluation: one HTML page that needs nothing but itself, readable at a glance."""
 
-import base64
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
@@ -21,28 +17,8 @@ from asymseg.evaluation.boundary import BoundaryScores
 from asymseg.evaluation.calibration import COVERAGES, CalibrationScores
 from asymseg.evaluation.drawings import calibration_diagram, risk_curve, training_curves
 from asymseg.evaluation.metrics import Scores
-
-PICTURE_WIDTH = 480
-"""Pictures are embedded at most this wide."""
-
-WRONG = (214, 69, 32)
-"""The page's one accent, kept for mistakes: also `--accent` in the template."""
-
-
-@dataclass(frozen=True)
-class Example:
-    """One image of the gallery, as it was judged; 255 in `truth` is ignored."""
-
-    name: str
-    miou: float
-    image: UInt8[np.ndarray, "h w 3"]
-    truth: UInt8[np.ndarray, "h w"]
-    prediction: UInt8[np.ndarray, "h w"]
-
-    def __post_init__(self) -> None:
-        if not self.image.shape[:2] == self.truth.shape == self.prediction.shape:
-            shapes = f"{self.image.shape}, {self.truth.shape} and {self.prediction.shape}"
-            raise ValueError(f"{self.name}: image, truth and prediction must be of one size, not {shapes}")
+from asymseg.evaluation.pictures import Example as Example
+from asymseg.evaluation.pictures import pictures
 
 
 @dataclass(frozen=True)
@@ -114,7 +90,7 @@ def render(report: Report) -> str:
         shares=(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
         confusions=confusions(matrix),
         confused=[
-            (label, called, example.name, _pictures(example, report.classes, (label, called)))
+            (label, called, example.name, pictures(example, report.classes, (label, called)))
             for label, called, example in report.confused
         ],
         shown=sorted(number for number in shown if number < len(report.classes)),
@@ -125,7 +101,7 @@ def render(report: Report) -> str:
         else (),
         coverages=COVERAGES,
         galleries=[
-            (heading, [(example, _pictures(example, report.classes)) for example in group])
+            (heading, [(example, pictures(example, report.classes)) for example in group])
             for heading, group in (("Worst", report.worst), ("Best", report.best))
             if group
         ],
@@ -165,42 +141,3 @@ def confusions(matrix: np.ndarray) -> list[tuple[int, int, float, int]]:
     cells = zip(rows.tolist(), columns.tolist(), strict=True)
     found = [(row, column, float(shares[row, column]), int(matrix[row, column])) for row, column in cells]
     return sorted(found, key=lambda item: (-item[2], item[0], item[1]))[:8]
-
-
-def _pictures(example: Example, classes: Classes, only: tuple[int, int] | None = None) -> list[tuple[str, str]]:
-    """Caption and data address of the image, the truth, the prediction and the mistakes.
-
-    With `only`, a label and what it was called, other mistakes are not marked.
-    """
-    height, width = example.truth.shape
-    size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width))) if width > PICTURE_WIDTH else (width, height)
-    image = Image.fromarray(example.image).resize(size, Image.Resampling.BOX)
-    truth, prediction = (
-        np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST))
-        for mask in (example.truth, example.prediction)
-    )
-    grey = np.asarray(image.convert("L"), dtype=np.uint8) // 2 + 112  # faint, so that mistakes stand out
-    mistakes = np.stack([grey, grey, grey, np.full_like(grey, 255)], axis=2)  # h w rgba
-    wrong = truth != prediction if only is None else (truth == only[0]) & (prediction == only[1])
-    mistakes[wrong] = (*WRONG, 255)
-    mistakes[truth == IGNORE] = 0  # see-through: the page's hatching shows
-    return [
-        ("image", _png(image)),
-        ("truth", _png(_coloured(truth, classes))),
-        ("prediction", _png(_coloured(prediction, classes))),
-        ("mistakes", _png(Image.fromarray(mistakes))),
-    ]
-
-
-def _coloured(mask: np.ndarray, classes: Classes) -> Image.Image:
-    picture = Image.fromarray(mask)
-    unused = (0,) * (3 * (256 - len(classes)))  # a full palette, so that the ignored id has an entry as well
-    picture.putpalette([*(part for colour in classes.palette for part in colour), *unused])
-    return picture
-
-
-def _png(picture: Image.Image) -> str:
-    content = io.BytesIO()
-    transparency = {"transparency": IGNORE} if picture.mode == "P" else {}
-    picture.save(content, format="PNG", optimize=True, **transparency)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
