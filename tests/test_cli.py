@@ -344,7 +344,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         main(["sample", str(tmp_path / "scenes")])
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["predict"], ["sample"], ["import"], ["models"]])
+@pytest.mark.parametrize(
+    "command", [[], ["train"], ["evaluate"], ["compare"], ["predict"], ["sample"], ["import"], ["models"]]
+)
 def test_help_loads_no_torch(command: list[str]) -> None:
     code = (
         "import sys\nfrom asymseg.cli import main\n"

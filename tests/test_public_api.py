@@ -23,6 +23,7 @@ PUBLIC = [
     "Predictor",
     "TrainingError",
     "__version__",
+    "compare",
     "evaluate",
     "export_mmseg",
     "fold",

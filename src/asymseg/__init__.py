@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from asymseg.classes import Classes
     from asymseg.config import Config
     from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, TrainingError
+    from asymseg.evaluation.compare import compare
     from asymseg.evaluation.evaluate import evaluate
     from asymseg.model.annnet import ANNNet
     from asymseg.model.folding import fold
@@ -30,6 +31,7 @@ __all__ = [
     "Predictor",
     "TrainingError",
     "__version__",
+    "compare",
     "evaluate",
     "export_mmseg",
     "fold",
@@ -49,6 +51,7 @@ _HOMES = {
     "DataError": "asymseg.errors",
     "Predictor": "asymseg.prediction.predict",
     "TrainingError": "asymseg.errors",
+    "compare": "asymseg.evaluation.compare",
     "evaluate": "asymseg.evaluation.evaluate",
     "fold": "asymseg.model.folding",
     "export_mmseg": "asymseg.model.foreign.exporting",
