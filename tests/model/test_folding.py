@@ -268,6 +268,55 @@ def test_blocks_that_cannot_be_folded_stay_as_they_are(context):
     assert difference(network, fold(network), torch.randn(2, 3, 33, 47, dtype=torch.float64)) < 1e-10
 
 
+HOOKED = [
+    *("fusion", "fusion.query", "fusion.query.1", "fusion.key", "fusion.value", "fusion.output", "fusion.merge.1"),
+    *("project", "project.0", "project.1", "project.2"),
+    *("context", "context.query", "context.value", "context.output", "context.merge.1", "context.merge.2"),
+]
+
+
+@pytest.mark.parametrize("path", HOOKED)
+def test_what_hooks_change_stays_changed(path):
+    network, images = tiny().double(), torch.randn(1, 3, 33, 47, dtype=torch.float64)
+    plain = network(images)
+    network.get_submodule(path).register_forward_hook(lambda module, args, out: 2 * out)
+    assert not torch.equal(network(images), plain)
+    assert difference(network, fold(network), images) < 1e-10
+
+
+class Twice(nn.BatchNorm2d):
+    def forward(self, input):
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize("path", ["fusion.merge.1", "fusion.query.1", "project.1", "context.merge.1"])
+def test_norms_of_ones_own(path):
+    network = tiny()
+    parent, name = path.rsplit(".", 1)
+    norm = Twice(network.get_submodule(path).num_features)
+    network.get_submodule(parent)[int(name)] = norm
+    network = network.double().eval()
+    assert difference(network, fold(network), torch.randn(1, 3, 33, 47, dtype=torch.float64)) < 1e-10
+
+
+@pytest.mark.parametrize("path", ["fusion.query.2", "project.2", "context.query.2", "context.merge.2"])
+def test_other_activations(path):
+    network = tiny()
+    parent, name = path.rsplit(".", 1)
+    network.get_submodule(parent)[int(name)] = nn.GELU()
+    network = network.double().eval()
+    assert difference(network, fold(network), torch.randn(1, 3, 33, 47, dtype=torch.float64)) < 1e-10
+
+
+@pytest.mark.parametrize("path", ["fusion.value", "fusion.output", "fusion.merge.0", "project.0", "context.value"])
+def test_weights_that_are_computed(path):
+    network = tiny()
+    torch.nn.utils.parametrizations.weight_norm(network.get_submodule(path))
+    network.get_submodule(path).parametrizations.weight.original0.data.mul_(1.5)
+    network = network.double().eval()
+    assert difference(network, fold(network), torch.randn(1, 3, 33, 47, dtype=torch.float64)) < 1e-10
+
+
 def test_norms_without_scale():
     network = tiny().double()
     network.fusion.merge[1] = nn.BatchNorm2d(8, affine=False).double().eval()

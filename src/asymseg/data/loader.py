@@ -2,13 +2,12 @@
 
 import os
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from asymseg.data.cache import check_room, read_cached
 from asymseg.data.dataset import Pair
 from asymseg.data.dataset import read_pair as read_pair
 from asymseg.data.reading import read_pair_image
+from asymseg.data.shelf import Filled, Recycled, Shelf, make_shelf
 from asymseg.data.transforms import augment
 from asymseg.errors import AsymsegError, ConfigError, DataError, TrainingError
 from asymseg.model.memory import keep_freed_memory
@@ -78,8 +78,8 @@ def training_loader(
     if settings.cache is not None:
         check_room(settings.cache, pairs, classes, channels)
     samples = _Samples(pairs, classes, settings, channels, mean, std, seed)
-    shelf = _make_shelf(workers * _AHEAD + 1, share, channels, settings.crop_size, shared=workers > 0)
-    loader: DataLoader[_Filled | AsymsegError] = DataLoader(
+    shelf = make_shelf(workers * _AHEAD + 1, share, channels, settings.crop_size, shared=workers > 0)
+    loader: DataLoader[Filled | AsymsegError] = DataLoader(
         _Batches(samples, shelf, batch_size, rank * share),
         batch_size=None,
         sampler=range(first_batch, first_batch + num_batches),
@@ -172,63 +172,14 @@ def keep_memory(_worker: int) -> None:
     keep_freed_memory()
 
 
-class _Recycled:
-    """Arrays of one shape, used again when the last tensor on them is gone."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: type[np.generic]) -> None:
-        self.shape, self.dtype = shape, dtype
-        self.free: list[np.ndarray] = []
-
-    def tensor(self) -> Tensor:
-        """A tensor of anything."""
-        array = self.free.pop() if self.free else np.empty(self.shape, self.dtype)
-        held = array.view()  # the tensor's memory holds it, and so do autograd and all that share that memory
-        weakref.finalize(held, self.free.append, array).atexit = False
-        return torch.from_numpy(held)
-
-
-class _Shelf(NamedTuple):
-    """Memory for batches, made once: fresh shared memory costs more than all work on the images that it holds.
-
-    Batch n lies in slot n modulo the count of slots. A worker starts on it when batch n - count + 1 is asked for, and
-    by then the one before that, whose slot it takes, has been copied out.
-    """
-
-    images: Float[Tensor, "slots b c h w"]
-    masks: UInt8[Tensor, "slots b h w"]
-
-
-class _Filled(NamedTuple):
-    """Which slot a worker has filled."""
-
-    slot: int
-    names: list[str]
-
-
-def _make_shelf(slots: int, count: int, channels: int, size: tuple[int, int], shared: bool) -> _Shelf:
-    shelf = _Shelf(torch.empty(slots, count, channels, *size), torch.empty(slots, count, *size, dtype=torch.uint8))
-    if not shared:
-        return shelf
-    try:
-        for memory in shelf:
-            memory.share_memory_()  # type: ignore[no-untyped-call]
-        return shelf
-    except RuntimeError as error:
-        needed = sum(memory.nbytes for memory in shelf) / 2**20
-        raise TrainingError(
-            f"no room for {needed:.0f} MiB of shared memory ({' '.join(str(error).split())[:200]}); "
-            "lower --data.workers or --train.batch_size, or give the container more (docker run --shm-size)"
-        ) from None
-
-
-class _Batches(Dataset[_Filled | AsymsegError]):
+class _Batches(Dataset[Filled | AsymsegError]):
     """Batch number -> its slot on the shelf, filled; for this process's share of each batch."""
 
-    def __init__(self, samples: "_Samples", shelf: _Shelf, batch_size: int, offset: int) -> None:
+    def __init__(self, samples: "_Samples", shelf: Shelf, batch_size: int, offset: int) -> None:
         self.samples, self.shelf = samples, shelf
         self.batch_size, self.offset = batch_size, offset
 
-    def __getitem__(self, number: int) -> _Filled | AsymsegError:
+    def __getitem__(self, number: int) -> Filled | AsymsegError:
         slot = number % self.shelf.images.shape[0]
         start = number * self.batch_size + self.offset
         names = []
@@ -237,7 +188,7 @@ class _Batches(Dataset[_Filled | AsymsegError]):
                 names.append(self.samples.write(start + place, out))
             except AsymsegError as error:
                 return error  # as a value: raised in a worker it would arrive wrapped in a page of traceback
-        return _Filled(slot, names)
+        return Filled(slot, names)
 
 
 class _Samples:
@@ -277,13 +228,13 @@ def _unchanged(filled: Any) -> Any:
     return filled
 
 
-def _taken(loader: Iterable[_Filled | AsymsegError], shelf: _Shelf, pin_memory: bool) -> Iterator[Batch]:
+def _taken(loader: Iterable[Filled | AsymsegError], shelf: Shelf, pin_memory: bool) -> Iterator[Batch]:
     """The batches, copied from their slots; where memory is pinned by a thread, one batch early."""
     device = torch.cuda.current_device() if pin_memory else None
-    images = _Recycled(tuple(shelf.images.shape[1:]), np.float32)
-    masks = _Recycled(tuple(shelf.masks.shape[1:]), np.int64)
+    images = Recycled(tuple(shelf.images.shape[1:]), np.float32)
+    masks = Recycled(tuple(shelf.masks.shape[1:]), np.int64)
 
-    def take(filled: _Filled | AsymsegError) -> Batch:
+    def take(filled: Filled | AsymsegError) -> Batch:
         if isinstance(filled, AsymsegError):
             raise filled
         seen, labels = shelf.images[filled.slot], shelf.masks[filled.slot]

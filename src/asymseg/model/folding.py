@@ -21,12 +21,16 @@ from torch.nn import functional as F
 from torch.nn.utils import skip_init
 
 from asymseg.blocks import AFNB, APNB, PyramidPooling
-from asymseg.blocks.attention import attention_weights, on_tokens, pointwise
+from asymseg.blocks.attention import MaskReLU, attention_weights, on_tokens, pointwise
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet, pad_for, upsample
 from asymseg.model.batchnorm import affine, fold_batchnorm
+from asymseg.model.convolution import is_watched
 from asymseg.model.memory import reused_memory
 from asymseg.model.winograd import WinogradConv2d
+
+_KNOWN = (nn.Sequential, nn.Conv2d, WinogradConv2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.ReLU, MaskReLU, nn.Identity)
+"""What the parts that are multiplied out may consist of."""
 
 
 class FoldedANNNet(nn.Module):
@@ -194,7 +198,8 @@ def fold(network: ANNNet | FoldedANNNet) -> FoldedANNNet:
     project: nn.Module = _without_norm(net.project)
     context: nn.Module | None = net.context
     if net.fusion is not None and _is_affine(net.fusion):
-        if net.pyramid is None and net.refine is None and isinstance(net.project[1], nn.Identity):
+        alone = net.pyramid is None and net.refine is None
+        if alone and isinstance(net.project[1], nn.Identity) and _as_built(net.project):
             fusion, project = None, _fold_fusion(net.fusion, net.project)
         else:
             fusion = _fold_attention(net.fusion)
@@ -219,8 +224,15 @@ def _in_channels(network: ANNNet) -> int:
 
 
 def _is_affine(block: AFNB | APNB) -> bool:
-    """Whether what normalises the block's result is, in evaluation, one factor and summand per channel."""
+    """Whether what the block makes of attention and input is, in evaluation, an affine map that is known."""
+    if is_watched(block) or not all(_as_built(part) for part in (block.value, block.output, block.merge) if part):
+        return False
     return block.merge is None or getattr(block.merge[1], "running_mean", None) is not None
+
+
+def _as_built(part: nn.Module) -> bool:
+    """Whether a part is made of what an ANNNet has, and not of what a user put there; nor do hooks change it."""
+    return all(type(module) in _KNOWN and not is_watched(module) for module in part.modules())
 
 
 def _fold_attention(block: AFNB | APNB) -> FoldedAttention:
@@ -309,4 +321,6 @@ def _convolution(kernel: Float[Tensor, "o c k k"], bias: Float[Tensor, " o"] | N
 
 def _without_norm(layers: nn.Sequential) -> nn.Sequential:
     """The layers that are left once `fold_batchnorm` has put a BatchNorm into the convolution before it."""
+    if is_watched(layers):
+        return layers
     return nn.Sequential(*(layer for layer in layers if not isinstance(layer, nn.Identity)))
