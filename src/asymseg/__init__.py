@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asymseg.classes import Classes
     from asymseg.config import Config
-    from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, TrainingError
+    from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, ExportError, TrainingError
     from asymseg.evaluation.compare import compare
     from asymseg.evaluation.evaluate import evaluate
+    from asymseg.exporting.export import export
     from asymseg.model.annnet import ANNNet
     from asymseg.model.folding import fold
     from asymseg.model.foreign.exporting import export_mmseg
@@ -28,11 +29,13 @@ __all__ = [
     "Config",
     "ConfigError",
     "DataError",
+    "ExportError",
     "Predictor",
     "TrainingError",
     "__version__",
     "compare",
     "evaluate",
+    "export",
     "export_mmseg",
     "fold",
     "from_pretrained",
@@ -49,11 +52,13 @@ _HOMES = {
     "Config": "asymseg.config",
     "ConfigError": "asymseg.errors",
     "DataError": "asymseg.errors",
+    "ExportError": "asymseg.errors",
     "Predictor": "asymseg.prediction.predict",
     "TrainingError": "asymseg.errors",
     "compare": "asymseg.evaluation.compare",
     "evaluate": "asymseg.evaluation.evaluate",
     "fold": "asymseg.model.folding",
+    "export": "asymseg.exporting.export",
     "export_mmseg": "asymseg.model.foreign.exporting",
     "from_pretrained": "asymseg.model.hub",
     "load": "asymseg.prediction.predict",

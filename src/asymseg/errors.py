@@ -4,6 +4,7 @@
     ├── ConfigError          a setting that is unknown, out of range or contradicts another
     ├── DataError            an image, mask, class list or data folder that cannot be used as it is
     ├── CheckpointError      weights or a model folder that do not fit
+    ├── ExportError          a file that would not be equal to the network, or a runtime that is not there
     └── TrainingError        a run that cannot go on: a loss that is not finite, a folder in use
 
 The message says what is wrong, where, and the cure. Anything else that is raised is a bug and keeps its traceback.
@@ -24,6 +25,10 @@ class DataError(AsymsegError):
 
 class CheckpointError(AsymsegError):
     """Weights or a model folder that do not fit what they are loaded into."""
+
+
+class ExportError(AsymsegError):
+    """An exported file that is not equal to its network, or cannot be made here."""
 
 
 class TrainingError(AsymsegError):

@@ -10,6 +10,7 @@ from asymseg.cli.benchmark import benchmark
 from asymseg.cli.check import check
 from asymseg.cli.compare import compare
 from asymseg.cli.evaluate import evaluate
+from asymseg.cli.export import export
 from asymseg.cli.importing import import_
 from asymseg.cli.models import models
 from asymseg.cli.predict import predict
@@ -27,7 +28,7 @@ app = cyclopts.App(
     help_format="plaintext",
     result_action="return_value",
 )
-for command in (sample, check, train, evaluate, compare, predict, models):
+for command in (sample, check, train, evaluate, compare, predict, export, models):
     app.command(command)
 app.command(import_, name="import")
 app.command(benchmark)

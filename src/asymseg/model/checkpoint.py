@@ -66,7 +66,14 @@ def write_model(folder: Path, network: ANNNet | FoldedANNNet, info: ModelInfo) -
     # Tensors that share memory or layout tricks (channels_last) become plain ones: the file is the same for both.
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    config = {
+    config = describe_model(network, info)
+    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_model_card(network, info), encoding="utf-8")
+
+
+def describe_model(network: ANNNet | FoldedANNNet, info: ModelInfo) -> dict[str, Any]:
+    """What stands in a model folder's config.json, and in an exported file."""
+    return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "asymseg": version("asymseg"),
@@ -79,8 +86,6 @@ def write_model(folder: Path, network: ANNNet | FoldedANNNet, info: ModelInfo) -
         "license": info.license,
         "metrics": info.metrics,
     }
-    (folder / CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_model_card(network, info), encoding="utf-8")
 
 
 def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet | FoldedANNNet, ModelInfo]:
