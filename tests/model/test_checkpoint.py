@@ -14,7 +14,8 @@ from asymseg.errors import CheckpointError
 from asymseg.model import checkpoint
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, load_model, parameter_count, save_model
-from asymseg.model.folding import FoldedANNNet, fold
+from asymseg.model.folded import FoldedANNNet
+from asymseg.model.folding import fold
 from asymseg.model.seeing import Seeing
 
 INFO = ModelInfo(

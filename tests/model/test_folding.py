@@ -11,7 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.folding import FoldedANNNet, FoldedAttention, FoldedFusion, fold
+from asymseg.model.folded import FoldedANNNet, FoldedAttention, FoldedFusion
+from asymseg.model.folding import fold
 from asymseg.model.winograd import WinogradConv2d
 
 NARROW = {"key_channels": 4, "value_channels": 3, "context_channels": 6, "aux_channels": 5}

@@ -7,7 +7,8 @@ from torch.nn import functional as F
 
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.folding import FoldedANNNet, fold
+from asymseg.model.folded import FoldedANNNet
+from asymseg.model.folding import fold
 from asymseg.prediction.execution import Coarse, prepare
 
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from asymseg.classes import Classes
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
-from asymseg.model.folding import FoldedANNNet
+from asymseg.model.folded import FoldedANNNet
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.predict import Predictor, load
 

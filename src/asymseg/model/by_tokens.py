@@ -12,7 +12,7 @@ from torch import Tensor
 from asymseg.blocks import AFNB, APNB
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.folding import FoldedANNNet, FoldedAttention, FoldedFusion
+from asymseg.model.folded import FoldedANNNet, FoldedAttention, FoldedFusion
 
 Network = ANNNet | FoldedANNNet
 Block = AFNB | APNB | FoldedAttention | FoldedFusion

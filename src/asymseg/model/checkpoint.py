@@ -15,7 +15,8 @@ from asymseg.atomic import atomic_folder, surviving_folder
 from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.folding import FoldedANNNet, fold
+from asymseg.model.folded import FoldedANNNet
+from asymseg.model.folding import fold
 from asymseg.model.seeing import Seeing
 
 WEIGHTS = "model.safetensors"

@@ -12,7 +12,7 @@ from torch import nn
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, write_model
-from asymseg.model.folding import FoldedANNNet
+from asymseg.model.folded import FoldedANNNet
 from asymseg.model.source import open_model
 
 LICENSES = (

@@ -11,7 +11,7 @@ from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import CONFIG, WEIGHTS, ModelInfo, load_model
 from asymseg.model.fetching import fetch
-from asymseg.model.folding import FoldedANNNet
+from asymseg.model.folded import FoldedANNNet
 from asymseg.model.foreign.importing import import_checkpoint
 from asymseg.model.zoo import ZOO
 

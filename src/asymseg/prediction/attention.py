@@ -18,7 +18,7 @@ from asymseg.errors import ConfigError, DataError
 from asymseg.model.annnet import pad_for
 from asymseg.model.by_tokens import check_known, features, fusion_block
 from asymseg.model.checkpoint import ModelInfo
-from asymseg.model.folding import FoldedAttention, FoldedFusion
+from asymseg.model.folded import FoldedAttention, FoldedFusion
 from asymseg.prediction.execution import Coarse, normalised
 from asymseg.prediction.overlay import as_picture
 

@@ -13,7 +13,8 @@ from asymseg.data.transforms import normalise
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet, pad_for
 from asymseg.model.checkpoint import ModelInfo
-from asymseg.model.folding import FoldedANNNet, fold
+from asymseg.model.folded import FoldedANNNet
+from asymseg.model.folding import fold
 from asymseg.model.memory import reused_memory
 
 Device = Literal["auto", "cpu", "cuda", "mps"] | str
