@@ -1,8 +1,11 @@
 """Whole-image context by tiles, against the network on the whole image at once."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
@@ -12,6 +15,7 @@ from asymseg.errors import ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.reach import measure_reach
+from asymseg.prediction.files import predict_files
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.streaming import Tokens, gather_tokens, predict_tile, stream
 from asymseg.prediction.tiles import TensorSource, plan_tiles
@@ -77,7 +81,10 @@ def lively(network):
                 nn.init.normal_(layers[0].weight) if isinstance(layers, nn.Sequential) else None
     nn.init.normal_(network.project[0].weight, std=0.3)
     nn.init.normal_(network.classifier.weight)
-    return network.double().eval()
+    network.double().eval()
+    with torch.no_grad():
+        network.classifier.bias -= network(torch.rand(1, 3, 96, 96, dtype=torch.float64)).mean(dim=(0, 2, 3))
+    return network
 
 
 def make(backbone=None, *, fold=True, **settings):
@@ -226,9 +233,29 @@ def test_a_predictor_of_bytes_in_float32():
     torch.testing.assert_close(streamed.image, expected.image)
 
 
-def test_channel_order_bgr():
-    from dataclasses import replace
+@pytest.mark.parametrize("probabilities", [False, True])
+def test_image_files_by_tiles(tmp_path, probabilities):
+    torch.manual_seed(0)
+    predictor = Predictor(lively(ANNNet(3, Local(), **NARROW)).float(), INFO, "cpu")
+    for name, size in (("a", (60, 75)), ("b", (41, 30))):
+        pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{name}.png")
+    for out, settings in (("whole", {}), ("tiles", {"tile": 24}), ("near", {"tile": 24, "halo": 0})):
+        outcome = predict_files(
+            predictor, tmp_path / "images", tmp_path / out, probabilities=probabilities, overlay=False, **settings
+        )
+        assert len(outcome.written) == 2
+    whole, tiles = (np.asarray(Image.open(tmp_path / out / "a.png")) for out in ("whole", "tiles"))
+    assert (whole != tiles).mean() < 1e-3
+    assert len(np.unique(whole)) > 1
+    if probabilities:
+        outs = [np.load(tmp_path / out / "a_probabilities.npz")["probabilities"] for out in ("whole", "tiles", "near")]
+        np.testing.assert_allclose(outs[1], outs[0], atol=2e-3)  # they are saved in half precision
+        assert (outs[2] != outs[1]).any()  # the halo gets there
 
+
+def test_channel_order_bgr():
     torch.manual_seed(0)
     network = lively(ANNNet(3, Local(), **NARROW)).float()
     predictor = Predictor(network, replace(INFO, channel_order="BGR"), "cpu")

@@ -83,12 +83,13 @@ def predict(
     fold
         Use the network's evaluation form, which has the same logits; --no-fold keeps the plain one.
     tile
-        Rasters: height and width of what the network sees at once.
+        Rasters, and images with --context image: height and width of what the network sees at once.
     overlap
         Rasters: pixels by which tiles overlap, and over which one fades into the next; by default 128. With --context
         image, what is read around each; by default all that the backbone looks at.
     context
-        Rasters: whether the network's blocks see a tile or the whole image; that takes up to three times as long.
+        Rasters: whether the network's blocks see a tile or the whole image, for which it is read up to three times.
+        Images, which they see whole anyhow: image runs the rest by tiles, in less memory and several times as long.
     bands
         Rasters: the bands to take, counted from 1, as in --bands 4 3 2; otherwise all but alpha.
     polygons
@@ -130,7 +131,16 @@ def predict(
         predict_one_video(predictor, inputs, out, opacity=opacity, masks=masks)
         return
     with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
-        outcome = predict_files(predictor, inputs, out, overlay=overlay, probabilities=probabilities, progress=advance)
+        outcome = predict_files(
+            predictor,
+            inputs,
+            out,
+            overlay=overlay,
+            probabilities=probabilities,
+            tile=tile if context == "image" else None,
+            halo=overlap,
+            progress=advance,
+        )
     say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:
         console.print(f"[red]failed[/red] {failure}", highlight=False)

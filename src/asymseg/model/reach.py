@@ -43,33 +43,32 @@ def measure_reach(backbone: nn.Module, channels: int) -> Reach:
 
     Raises ConfigError where its maps are not of ceil(size / stride) cells.
     """
-    probe = copy.deepcopy(backbone).eval()
+    probe = copy.deepcopy(backbone).cpu().float().eval()  # where no arithmetic is rough
     for module in probe.modules():
         if isinstance(module, WinogradConv2d):
             module.predicting = False  # a tile of its outputs is made of the inputs of all of them
-    like = next(probe.parameters(), torch.zeros(()))
     multiple = int(getattr(backbone, "size_multiple", 1))
-    strides = _strides(probe, multiple, channels, like)
+    strides = _strides(probe, multiple, channels)
     base = math.lcm(multiple, *strides)
     for length in LENGTHS:
         # A remainder decides how layers that pad "same" share out their padding.
         sides = [(length - length % base + more, axis) for axis in (2, 3) for more in {0, multiple % base}]
         cut = max(base, length // 4 // base * base)
-        radius = max(_radius(probe, side, strides, cut, channels, like) for side in sides)
+        radius = max(_radius(probe, side, strides, cut, channels) for side in sides)
         if radius <= cut:
             break
     else:
         return Reach(strides, multiple, base, None)
     for align in (base, 2 * base, 4 * base, 8 * base):
-        if all(_moves_along(probe, axis, strides, align, radius, channels, like) for axis in (2, 3)):
+        if all(_moves_along(probe, axis, strides, align, radius, channels) for axis in (2, 3)):
             return Reach(strides, multiple, align, radius)
     return Reach(strides, multiple, base, None)
 
 
-def _strides(probe: nn.Module, multiple: int, channels: int, like: Tensor) -> tuple[int, int]:
+def _strides(probe: nn.Module, multiple: int, channels: int) -> tuple[int, int]:
     even = math.lcm(128, multiple)
     sizes = even, even + (1 if multiple == 1 else multiple)
-    shapes = [[x.shape[2:] for x in probe(like.new_zeros(1, channels, size, size))] for size in sizes]
+    shapes = [[x.shape[2:] for x in probe(torch.zeros(1, channels, size, size))] for size in sizes]
     strides = [even // shape[0] if shape[0] else 0 for shape in shapes[0]]
     for size, maps in zip(sizes, shapes, strict=True):
         for shape, stride in zip(maps, strides, strict=True):
@@ -81,15 +80,13 @@ def _strides(probe: nn.Module, multiple: int, channels: int, like: Tensor) -> tu
     return strides[0], strides[1]
 
 
-def _radius(
-    probe: nn.Module, side: tuple[int, int], strides: tuple[int, int], cut: int, channels: int, like: Tensor
-) -> int:
+def _radius(probe: nn.Module, side: tuple[int, int], strides: tuple[int, int], cut: int, channels: int) -> int:
     """How far the two maps look along an axis, seen from cuts near both ends of an image; its length if over all of it.
 
     It is right where it is at most `cut`: a kernel with gaps reaches over a narrower one.
     """
     length, axis = side
-    image = like.new_zeros(1, channels, length, WIDTH)
+    image = torch.zeros(1, channels, length, WIDTH)
     image[:, :, :cut] = image[:, :, length - cut :] = math.nan
     radius = 0
     for x, stride in zip(_run(probe, image, axis), strides, strict=True):
@@ -101,12 +98,10 @@ def _radius(
     return radius
 
 
-def _moves_along(
-    probe: nn.Module, axis: int, strides: tuple[int, int], align: int, radius: int, channels: int, like: Tensor
-) -> bool:
+def _moves_along(probe: nn.Module, axis: int, strides: tuple[int, int], align: int, radius: int, channels: int) -> bool:
     """Whether an image that lacks its first rows has the same cells, from `radius` behind the cut on."""
     length = 2 * radius + 4 * align
-    noise = torch.randn(1, channels, length, WIDTH, generator=torch.Generator().manual_seed(0)).to(like)
+    noise = torch.randn(1, channels, length, WIDTH, generator=torch.Generator().manual_seed(0))
     whole, part = _run(probe, noise, axis), _run(probe, noise[:, :, align:], axis)
     for ours, theirs, stride in zip(part, whole, strides, strict=True):
         begin = -(-radius // stride)

@@ -3,9 +3,11 @@
 import glob
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
@@ -14,7 +16,9 @@ from asymseg.data.loader import prefetched
 from asymseg.data.pairing import is_data
 from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.overlay import draw_overlay
-from asymseg.prediction.predict import Predictor, to_tensor
+from asymseg.prediction.predict import Predictor, Result, to_tensor
+from asymseg.prediction.streaming import stream
+from asymseg.prediction.tiles import reach_of
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,15 @@ def predict_files(
     *,
     overlay: bool = True,
     probabilities: bool = False,
+    tile: int | None = None,
+    halo: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Predict an image, a folder (with its subfolders) or a glob; write `out/NAME.png` and more for each.
 
-    One image may also be given a file `out` that ends in .png.
+    One image may also be given a file `out` that ends in .png. With `tile`, the network sees at once a tile of so many
+    pixels a side and `halo` around it, for less memory and more time, and its blocks the whole image all the same:
+    see `asymseg.prediction.streaming`.
 
     An image that cannot be read, or for which there is no memory, is reported and the rest goes on. Raises DataError
     where nothing is to be read, where two inputs would write the same file, or where an input would be overwritten.
@@ -44,6 +52,7 @@ def predict_files(
     root, paths = find_images(inputs, out)
     targets = _targets(root, paths, out, overlay, probabilities)
     written, failures = [], []
+    by_tiles = None if tile is None else partial(stream, predictor, tile=tile, halo=halo, reach=reach_of(predictor))
 
     def decode(path: Path) -> Tensor | DataError:
         try:
@@ -57,7 +66,7 @@ def predict_files(
             failures.append(str(image))
         else:
             try:
-                _predict_one(predictor, image, target, overlay, probabilities)
+                _predict_one(predictor, image, target, overlay, probabilities, by_tiles)
                 written.append(target)
             except ConfigError as error:  # there is no memory for an image of this size
                 failures.append(f"{path}: {error}")
@@ -126,15 +135,23 @@ def _shares(target: Path) -> Path:
     return target.with_name(f"{target.stem}_probabilities.npz")
 
 
-def _predict_one(predictor: Predictor, image: Tensor, target: Path, overlay: bool, probabilities: bool) -> None:
+def _predict_one(
+    predictor: Predictor,
+    image: Tensor,
+    target: Path,
+    overlay: bool,
+    probabilities: bool,
+    by_tiles: Callable[[Tensor], Result] | None,
+) -> None:
     classes = predictor.info.classes
+    tiled = None if by_tiles is None else by_tiles(image)
     if probabilities:
-        shares = predictor.probabilities(image)
+        shares = predictor.probabilities(image) if tiled is None else torch.from_numpy(tiled.probabilities)
         mask = shares.argmax(dim=0).byte().cpu()
         with atomic_file(_shares(target)) as temporary:
             np.savez_compressed(temporary, probabilities=shares.half().cpu().numpy(), classes=np.array(classes.names))
     else:
-        mask = predictor.class_map(image).cpu()
+        mask = predictor.class_map(image).cpu() if tiled is None else torch.from_numpy(tiled.mask)
     if overlay:
         with atomic_file(_overlay(target)) as temporary:
             draw_overlay(image, mask.numpy(), classes).save(temporary, quality=90)

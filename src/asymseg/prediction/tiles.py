@@ -85,15 +85,14 @@ def plan_tiles(
     """Tiles of at most about `tile` pixels a side that cover an image of `size`, row by row.
 
     Each is read with `halo` pixels of its surroundings and a few more that the head looks at; without a `halo`, with as
-    many as the backbone looks at, which makes tiles exact. `reach` is what `measure_reach` gives, which takes a
+    many as the backbone looks at, which makes tiles exact. `reach` is what `reach_of` gives, which takes a
     second or more; pass it in for many images.
 
     Raises ConfigError for a network whose context is not made of tokens, and where no halo is given and none is enough.
     """
-    network = check_by_tokens(predictor.network)
     if tile < 1 or (halo is not None and halo < 0):
         raise ConfigError(f"tile must be at least 1 and halo at least 0, not {tile} and {halo}")
-    reach = reach or measure_reach(network.backbone, len(predictor.info.mean))
+    network, reach = check_by_tokens(predictor.network), reach or reach_of(predictor)
     if halo is None and reach.radius is None:
         raise ConfigError(
             "the backbone looks at the whole image (by squeeze-and-excite, a norm over pixels or attention), so no "
@@ -109,6 +108,11 @@ def plan_tiles(
         for row, read_rows in rows
         for column, read_columns in columns
     )
+
+
+def reach_of(predictor: Predictor) -> Reach:
+    """How far the predictor's backbone looks. Raises ConfigError for a network whose context is not made of tokens."""
+    return measure_reach(check_by_tokens(predictor.network).backbone, len(predictor.info.mean))
 
 
 def _spans(length: int, tile: int, around: int, align: int) -> list[tuple[slice, slice]]:
