@@ -98,6 +98,20 @@ def test_what_a_suspect_says(predictor, tmp_path):
     assert not suspect.region[2, 2]
 
 
+def test_a_wrong_region_is_one_suspect_whatever_its_parts_are_called(predictor, tmp_path):
+    label = np.zeros(SHAPE, dtype=np.uint8)
+    label[10:30, 10:50] = 1
+    seen = np.zeros(SHAPE, dtype=np.uint8)
+    seen[10:30, 10:25] = 2
+    put(tmp_path, "parts", seen, label)
+    [suspect] = find(predictor, tmp_path)
+    assert (suspect.box, suspect.area, suspect.predicted) == ((10, 10, 30, 50), 800, "ground")
+    seen[10:30, 10:25] = 1  # three eighths are right: the rest is a suspect by itself
+    put(tmp_path, "parts", seen, label)
+    [suspect] = find(predictor, tmp_path)
+    assert suspect.box == (10, 25, 30, 50)
+
+
 def test_errors_of_each_kind_come_before_the_models_mistakes(predictor, tmp_path):
     swapped, erased, drawn, unsure, ragged = (scene() for _ in range(5))
     swapped[10:40, 50:70] = 1

@@ -21,6 +21,9 @@ from asymseg.prediction.predict import Predictor
 LEAST = 1e-4
 """Probabilities below this count as this: how near to nothing they are says little."""
 
+MOST = 0.8
+"""Share of a region of the label that must be contradicted for it to be one suspect, whatever its parts are called."""
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -33,8 +36,9 @@ class Suspect:
     area: int
     labelled: str
     predicted: str
+    """The class that is predicted at most of its pixels."""
     confidence: float
-    """Mean probability of the predicted class over the region."""
+    """Mean probability of what is predicted, over the region."""
     doubt: float
     """Mean probability of the labelled class over the region."""
     score: float
@@ -55,8 +59,9 @@ def find_label_errors(
 ) -> tuple[Suspect, ...]:
     r"""The `most` likely label errors of a split, best first. Memory does not grow with the number of images.
 
-    A suspect is a connected region of one labelled and one predicted class. With $p$ the probabilities over its pixels,
-    $l$ and $q$ its labelled and predicted class, it is ranked by
+    A suspect is a connected region of one labelled and one predicted class, or a region of the label that is
+    contradicted nearly throughout. With $p$ the probabilities over its pixels, $l$ and $q$ its labelled and predicted
+    class, it is ranked by
 
     $$ \sqrt{core \cdot whole} \; \overline{-\ln p_l}^2 \; \overline{p_q - p_l} \; \sqrt{t_l t_q} $$
 
@@ -136,20 +141,23 @@ def _seen(predictor: Predictor, image: Tensor, label: UInt8[Tensor, "h w"]) -> _
 
 
 def _suspects(view: _View, image: str, names: tuple[str, ...], seam: float) -> Iterator[Suspect]:
-    """The regions of one image that are called one other class, and are more than a seam."""
+    """The regions of one image that are called another class, and are more than a seam."""
     wrong = (view.label != view.predicted) & (view.label != IGNORE)
     if not wrong.any():
         return
-    pairs = np.where(wrong, view.label.astype(np.int64) * 256 + view.predicted, -1)
-    regions = connected_regions(pairs)
+    labels = connected_regions(view.label)
+    # A region of the label that is contradicted nearly throughout is one error, whatever the model takes its parts for.
+    mostly = (np.bincount(labels[wrong], minlength=int(labels.max()) + 1) > MOST * np.bincount(labels.ravel()))[labels]
+    called = np.where(mostly, IGNORE, view.predicted.astype(np.int64))
+    regions = connected_regions(np.where(wrong, view.label * np.int64(256) + called, -1))
     depth = max(1, round(seam * math.hypot(*view.label.shape)))
     core = np.bincount(regions[inner(regions, depth) & wrong], minlength=int(regions.max()) + 1)
-    sizes = [_sizes(connected_regions(part)).ravel() for part in (view.label, view.predicted)]
+    sizes = [_sizes(part).ravel() for part in (labels, connected_regions(view.predicted))]
     parts = [part.ravel() for part in (view.label, view.predicted, view.confidence, view.doubt)]
     for number, pixels in _pixels(regions, np.flatnonzero(core)):
         labelled, predicted, confidence, doubt = (part[pixels] for part in parts)
         # An error is a whole thing: a region of the label that is nothing of the kind, or one that the label has not.
-        whole = max(len(pixels) / size[pixels[0]] for size in sizes)
+        whole = min(1.0, max(len(pixels) / size[pixels[0]] for size in sizes))
         sure = float(confidence.mean()), float(doubt.mean())
         surprise = float(-np.log(np.maximum(doubt, LEAST)).mean())
         box, region = _cut_out(pixels, view.label.shape[1])
@@ -158,7 +166,7 @@ def _suspects(view: _View, image: str, names: tuple[str, ...], seam: float) -> I
             box=box,
             area=len(pixels),
             labelled=names[labelled[0]],
-            predicted=names[predicted[0]],
+            predicted=names[np.bincount(predicted).argmax()],
             confidence=sure[0],
             doubt=sure[1],
             score=math.sqrt(core[number] * whole) * surprise**2 * (sure[0] - sure[1]),
