@@ -345,7 +345,8 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["evaluate"], ["compare"], ["predict"], ["sample"], ["import"], ["models"]]
+    "command",
+    [[], ["check"], ["train"], ["evaluate"], ["compare"], ["predict"], ["sample"], ["import"], ["models"]],
 )
 def test_help_loads_no_torch(command: list[str]) -> None:
     code = (

@@ -48,23 +48,27 @@ def copy_findings(pairs: Sequence[PairFacts], near: bool = True) -> list[Finding
 def near_copies(thumbnails: UInt8[np.ndarray, "n h w"]) -> list[tuple[int, int]]:
     """Pairs of numbers, the smaller first, of thumbnails that show the same picture, as it is or mirrored.
 
-    Mean and rows' means stay the same when a picture is mirrored. Sorted by the first and compared by the second, few
-    are left to be compared as a whole.
+    Mean, contrast and rows' means stay the same when a picture is mirrored, and differ by no more than the pictures do.
+    Sorted by the first and compared by the others, few are left to be compared as a whole.
     """
     pictures = thumbnails.astype(np.float32)
     rows = pictures.mean(axis=2)  # n h
     means = rows.mean(axis=1)
-    limits = np.minimum(DIFFERENCE, _OF_CONTRAST * pictures.std(axis=(1, 2)))
+    contrasts = pictures.std(axis=(1, 2))
+    limits = np.minimum(DIFFERENCE, _OF_CONTRAST * contrasts)
     order = np.argsort(means, kind="stable")
-    sorted_means, sorted_rows = means[order], rows[order]
+    sorted_means, sorted_contrasts = means[order], contrasts[order]
     links = []
     for place, number in enumerate(order.tolist()):
         end = int(np.searchsorted(sorted_means, sorted_means[place] + limits[number], side="right"))
-        apart = np.square(sorted_rows[place + 1 : end] - sorted_rows[place]).mean(axis=1)
-        candidates = order[place + 1 : end][apart <= limits[number] ** 2]
-        alike = candidates[
-            _alike(pictures[candidates], pictures[number], np.minimum(limits[candidates], limits[number]))
-        ]
+        limit = limits[number]
+        near = np.flatnonzero(np.abs(sorted_contrasts[place + 1 : end] - contrasts[number]) <= limit)
+        candidates = order[place + 1 + near]
+        candidates = candidates[np.square(rows[candidates] - rows[number]).mean(axis=1) <= limit**2]
+        if len(candidates) == 0:
+            continue
+        nearer = np.minimum(limits[candidates], limit)
+        alike = candidates[_alike(pictures[candidates], pictures[number], nearer)]
         links += [(min(number, other), max(number, other)) for other in alike.tolist()]
         if len(links) > _MOST_LINKS:  # a film of a wall: what is known by now says it
             break

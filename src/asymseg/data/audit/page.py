@@ -14,7 +14,6 @@ SHOWN = 6
 """Files of a finding that are shown as pictures."""
 
 _LISTED = 500
-_PALE = 0.08
 
 
 @dataclass(frozen=True)
@@ -92,4 +91,4 @@ def _grouped(count: int) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g}" if share < _PALE else f"{100 * share:.0f}"
+    return f"{100 * share:.2f}"
