@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import catalog_miniatures
 import numpy as np
 import pytest
 from label_faults import CLASSES, FAULTS, image_grey, make_clean, places, save_image, save_mask, scene
@@ -14,7 +15,7 @@ from asymseg.classes import Classes
 from asymseg.data.audit.audit import Audit, audit
 from asymseg.data.audit.copies import near_copies
 from asymseg.data.audit.findings import Finding
-from asymseg.data.dataset import DataSet, median_frequency_weights, open_dataset, read_pair
+from asymseg.data.dataset import DataSet, check_pairs, median_frequency_weights, open_dataset, read_pair
 from asymseg.errors import DataError
 
 CAMVID = Path(__file__).parents[3].parent / "shared" / "data" / "camvid"
@@ -305,3 +306,23 @@ def test_files_that_an_operating_system_leaves_are_not_data(small: Path) -> None
     for name in (".DS_Store", "Thumbs.db", "._000.jpg"):
         (small / "images" / "train" / name).write_bytes(b"x")
     assert audit(small).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("cityscapes", catalog_miniatures.cityscapes),
+        ("ade20k", catalog_miniatures.ade20k),
+        ("voc2012", catalog_miniatures.voc2012),
+        ("camvid", catalog_miniatures.camvid_original),
+    ],
+)
+def test_known_data_sets_are_audited_as_they_were_downloaded(tmp_path: Path, name: str, make) -> None:
+    """Their miniatures hold one picture several times, which is said, and nothing that training refuses."""
+    result = audit(f"{name}:{make(tmp_path)}")
+    errors = {finding.kind: finding.message for finding in result.findings if finding.severity == "error"}
+    assert set(errors) <= {"contradiction"}, errors
+    dataset = open_dataset(f"{name}:{tmp_path}")
+    for split, part in result.splits.items():
+        counts = check_pairs(dataset.splits[split], dataset.classes, 3, 1)
+        assert part.class_pixels == tuple(counts.sum(axis=0).tolist())

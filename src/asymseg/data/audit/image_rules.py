@@ -47,7 +47,7 @@ def size_findings(pairs: Sequence[PairFacts]) -> list[Finding]:
     for (reason, cure), group in reasons.items():
         image, mask = group[0].image.size or (0, 0), group[0].mask.size or (0, 0)
         sizes = f"{mask[0]} x {mask[1]} pixels (height x width), the image {image[0]} x {image[1]}"
-        message = f"{reason} in {the_masks(group)}: {sizes}"
+        message = f"{the_masks(group)}: {reason}, {sizes}"
         findings.append(of_masks("error", "size", message, cure, group))
     return findings
 
@@ -77,9 +77,12 @@ def _may_be_turned(facts: PairFacts) -> bool:
 def _size_reason(image: tuple[int, int], mask: tuple[int, int], orientation: int) -> tuple[str, str]:
     if mask == (image[1], image[0]) and orientation >= 5:
         cure = "turn the masks as the EXIF entry says, or save the images without that entry"
-        return "the image is turned by its EXIF entry and the mask is not", cure
+        return "not turned as the EXIF entry of the image says", cure
     if mask == (image[1], image[0]):
-        return "the mask lies on its side", "turn the masks by 90 degrees, the way the images are"
+        return "on its side", "turn the masks by 90 degrees, the way the images are"
     if abs(image[0] * mask[1] - image[1] * mask[0]) <= max(*image, *mask):
-        return "another size of the same shape", "resize the images to their masks, or the masks with nearest neighbour"
-    return "another size", "make both the same size; look whether the mask belongs to the image"
+        return (
+            "of another size but the same shape",
+            "resize the images to their masks, or the masks with nearest neighbour",
+        )
+    return "of another size", "make both the same size; look whether the mask belongs to the image"

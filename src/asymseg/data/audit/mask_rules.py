@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.audit.findings import Finding, of_masks, the_masks
+from asymseg.data.audit.findings import Finding, Severity, of_masks, the_masks
 from asymseg.data.audit.image_rules import reason_and_cure
 from asymseg.data.audit.scan import MaskFacts, PairFacts, class_pixels, colour_name
 from asymseg.data.pairing import listed
@@ -36,11 +36,7 @@ def mask_findings(pairs: Sequence[PairFacts], classes: Classes | None) -> list[F
         findings.append(of_masks("error", "picture-as-mask", message, "put the labels there", pictures))
     labels = [facts for facts in readable if not (facts.mask.colours and facts.mask.distinct > _PICTURE)]
     judged = [(facts, is_smeared(facts.mask, classes)) for facts in labels]
-    smeared = [facts for facts, guilty in judged if guilty]
-    if smeared:
-        message = f"values in between along the borders of regions in {the_masks(smeared)}: interpolation or JPEG"
-        cure = "make them anew; resize masks with nearest neighbour, draw them without anti-aliasing, save them as PNG"
-        findings.append(of_masks("error", "smeared-mask", message, cure, smeared))
+    findings += _smeared([facts for facts, guilty in judged if guilty], classes)
     whole = [facts for facts, guilty in judged if not guilty]
     findings += _undeclared(whole, classes, colours=False) + _undeclared(whole, classes, colours=True) + _kinds(whole)
     if classes is not None:
@@ -63,6 +59,25 @@ def is_smeared(mask: MaskFacts, classes: Classes | None) -> bool:
     rare = [count for count in unknown.values() if count < _SMEARED_SHARE * pixels]
     # Regions have more pixels inside than along their borders; what compression leaves is hardly any inside.
     return len(rare) >= _SMEARED_VALUES and sum(rare) <= mask.transitions
+
+
+def _smeared(pairs: Sequence[PairFacts], classes: Classes | None) -> list[Finding]:
+    """An error where values appear that no class has; where all are declared, training would not even refuse them."""
+    refused = [facts for facts in pairs if classes is not None and class_pixels(facts.mask, classes)[1]]
+    doubtful = [facts for facts in pairs if classes is None or not class_pixels(facts.mask, classes)[1]]
+    groups: tuple[tuple[Severity, list[PairFacts]], ...] = (("error", refused), ("warning", doubtful))
+    cure = "make them anew; resize masks with nearest neighbour, draw them without anti-aliasing, save them as PNG"
+    return [
+        of_masks(
+            severity,
+            "smeared-mask",
+            f"values in between along the borders, as interpolation or JPEG makes them, in {the_masks(group)}",
+            cure,
+            group,
+        )
+        for severity, group in groups
+        if group
+    ]
 
 
 def _problems(pairs: Sequence[PairFacts]) -> list[Finding]:
