@@ -76,7 +76,10 @@ def bootstrap(
     level: float = LEVEL,
     seed: int = SEED,
 ) -> Intervals:
-    """Percentile intervals (Efron, 1979) of mIoU, pixel accuracy and IoU from each image's `image_counts`."""
+    """Percentile intervals (Efron, 1979) of mIoU, pixel accuracy and IoU from each image's `image_counts`.
+
+    Images are taken for independent of each other; of the frames of one video the true intervals are wider.
+    """
     measured, drawn = scores_of(counts.sum(axis=0)[None]), resampled(counts, replicates, seed)
     classes = range(counts.shape[2])
     return Intervals(
