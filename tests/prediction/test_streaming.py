@@ -153,7 +153,6 @@ def test_the_whole_image(fusion, context, merge, fold):
         (PaddedSame(), {}),
         ("test_resnet", {}),
         ("resnet10t", {"stages": (1, 2)}),
-        ("mobilenetv2_035", {"output_stride": 16}),
     ],
 )
 def test_other_networks(backbone, settings):
@@ -192,15 +191,15 @@ def test_cores_cover_each_pixel_once(size, tile):
 def test_the_error_falls_as_the_halo_grows():
     predictor = make("resnet10t", stages=(1, 2))
     reach = measure_reach(predictor.network.backbone, 3)
-    image = picture(110, 130)
+    image = picture(90, 100)
     expected = whole(predictor, image)
     errors = []
-    for halo in (0, 8, 16, reach.radius):
-        tiles = plan_tiles(predictor, (110, 130), 40, halo, reach)
+    for halo in (0, 16, reach.radius):
+        tiles = plan_tiles(predictor, (90, 100), 40, halo, reach)
         assert tiles[0].exact == (halo == reach.radius)
         errors.append(float((by_tiles(predictor, image, tiles) - expected).abs().mean()))
-    assert errors[0] > 2 * errors[1] > 4 * errors[2] > 0
-    assert errors[3] < 1e-14
+    assert errors[0] > 10 * errors[1] > 0
+    assert errors[2] < 1e-14
 
 
 def test_context_is_that_of_the_whole_image():
