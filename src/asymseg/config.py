@@ -84,6 +84,8 @@ class DataConfig(_Section):
     """Height and width of training crops, in pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
     """Smallest and largest random scale of a training image."""
+    short_side: int | None = Field(None, ge=1)
+    """Length that the shorter side of a training image gets before its random scale; none keeps the image's own."""
     aspect: tuple[float, float] = (0.9, 1.1)
     """Smallest and largest random width/height distortion; the authors' 0.9 to 1.1."""
     max_class_share: float = Field(0.75, gt=0, le=1)
@@ -92,6 +94,8 @@ class DataConfig(_Section):
     """Chance of a left-right flip."""
     photometric: bool = True
     """Random brightness, contrast, saturation and hue."""
+    brightness: int = Field(0, ge=0, le=255)
+    """Largest random shift of the brightness alone, on the scale 0 to 255; the authors' 10, with photometric off."""
     mean: tuple[float, ...] | None = None
     """Mean per channel on the 0..1 scale; by default the backbone's, or measured where channels are not RGB."""
     std: tuple[Positive, ...] | None = None
@@ -134,7 +138,9 @@ class TrainConfig(_Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     """Momentum of SGD."""
     weight_decay: float = Field(5e-4, ge=0)
-    """Weight decay; biases and normalisation have none."""
+    """Weight decay; biases and normalisation have none, unless decay_all is set."""
+    decay_all: bool = False
+    """Weight decay on biases and normalisation too, as in the code of the authors, mmsegmentation and PaddleSeg."""
     warmup_steps: int = Field(0, ge=0)
     """Steps in which the learning rate grows from near 0 to its highest."""
     power: float = Field(0.9, gt=0)

@@ -20,6 +20,7 @@ from asymseg.data.transforms import (
     place,
     random_size,
     random_window,
+    recolour,
     resize_image,
     resize_mask,
 )
@@ -122,10 +123,16 @@ def test_flip_turns_both():
 
 
 def test_sizes_follow_scale_and_aspect():
-    assert random_size((100, 200), (0.5, 0.5), (1.0, 1.0), generator(0)) == (50, 100)
-    assert random_size((100, 200), (1.0, 1.0), (4.0, 4.0), generator(0)) == (50, 400)
-    assert random_size((1, 1), (0.01, 0.01), (1.0, 1.0), generator(0)) == (1, 1)
-    sizes = np.array([random_size((1000, 1000), (0.5, 2.0), (0.9, 1.1), generator(n)) for n in range(200)])
+    def size(height: int, width: int, seed: int = 0, **settings: object) -> tuple[int, int]:
+        chosen = DataConfig(**{"scale": (1, 1), "aspect": (1, 1), **settings})
+        return random_size((height, width), chosen, generator(seed))
+
+    assert size(100, 200, scale=(0.5, 0.5)) == (50, 100)
+    assert size(100, 200, aspect=(4.0, 4.0)) == (50, 400)
+    assert size(1, 1, scale=(0.01, 0.01)) == (1, 1)
+    assert size(100, 200, short_side=50) == (50, 100)
+    assert size(300, 150, short_side=50, scale=(2.0, 2.0)) == (200, 100)
+    sizes = np.array([size(1000, 1000, n, scale=(0.5, 2.0), aspect=(0.9, 1.1)) for n in range(200)])
     areas, ratios = np.sqrt(sizes.prod(axis=1)) / 1000, sizes[:, 1] / sizes[:, 0]
     assert 0.49 < areas.min() < 0.6
     assert 1.9 < areas.max() < 2.01
@@ -310,3 +317,19 @@ def test_five_channels_of_floats():
     assert seen.shape == (5, 32, 48)
     assert labels.shape == (32, 48)
     assert torch.isfinite(seen).all()
+
+
+def test_brightness_alone():
+    """The authors': one whole number for all pixels and channels, cut off at the ends of the scale."""
+    settings = DataConfig(photometric=False, brightness=10)
+    image = torch.tensor([0, 4, 100, 251, 255], dtype=torch.uint8).expand(3, 2, 5).contiguous()
+    shifts = set()
+    for seed in range(200):
+        result = recolour(image, settings, generator(seed))
+        shift = int(result[0, 0, 2]) - 100
+        shifts.add(shift)
+        assert torch.equal(result, (image.int() + shift).clamp(0, 255).to(torch.uint8))
+        scaled = recolour(image / 255, settings, generator(seed))
+        assert torch.allclose(scaled, result / 255, atol=1e-6)
+    assert shifts == set(range(-10, 11))
+    assert recolour(image, DataConfig(photometric=False), generator(0)) is image

@@ -55,6 +55,11 @@ def test_groups(network, kind):
         assert all(group["momentum"] == 0.8 for group in optimizer.param_groups)
 
 
+def test_decay_on_all(network):
+    optimizer = make_optimizer(network, TrainConfig(weight_decay=0.02, decay_all=True))
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.02] * 4
+
+
 def test_frozen_parameters_are_in_no_group(network):
     network.backbone.requires_grad_(False)
     optimizer = make_optimizer(network, TrainConfig())

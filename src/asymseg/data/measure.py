@@ -22,7 +22,7 @@ from asymseg.data.dataset import DataSet, Pair
 from asymseg.data.loader import available_workers, keep_memory, training_loader
 from asymseg.data.pairing import LabelReader, PixelReader
 from asymseg.data.reading import read_pair_image, read_pair_mask
-from asymseg.data.transforms import distort_colours, place, random_size, random_window, resize_image, resize_mask
+from asymseg.data.transforms import place, random_size, random_window, recolour, resize_image, resize_mask
 from asymseg.errors import AsymsegError, DataError
 
 WAITING = 0.2
@@ -199,7 +199,7 @@ class _Staged(Dataset[dict[str, float] | AsymsegError]):
         """What `augment` does."""
         crop, settings = self.settings.crop_size, self.settings
         with self._stage("choose crop"):
-            size = random_size((mask.shape[0], mask.shape[1]), settings.scale, settings.aspect, rng)
+            size = random_size((mask.shape[0], mask.shape[1]), settings, rng)
             target = min(size[0], crop[0]), min(size[1], crop[1])
             window = random_window(mask, size, target, settings.max_class_share, rng)
         with self._stage("resize image"):
@@ -210,8 +210,7 @@ class _Staged(Dataset[dict[str, float] | AsymsegError]):
             if rng.random() < settings.flip:
                 image, mask = image.flip(-1), mask.flip(-1)
         with self._stage("colours"):
-            if settings.photometric:
-                image = distort_colours(image, rng)
+            image = recolour(image, settings, rng)
         with self._stage("normalise and pad"):
             place(image, mask, self.mean, self.std, self.slot)
 

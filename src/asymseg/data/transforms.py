@@ -45,25 +45,24 @@ def augment(
 
     What is smaller than the crop is padded at the bottom and at the right, after normalisation with 0 and `IGNORE`.
     """
-    size = random_size((mask.shape[0], mask.shape[1]), settings.scale, settings.aspect, rng)
+    size = random_size((mask.shape[0], mask.shape[1]), settings, rng)
     target = min(size[0], settings.crop_size[0]), min(size[1], settings.crop_size[1])
     window = random_window(mask, size, target, settings.max_class_share, rng)
     image, mask = resize_image(window.of(image), target), resize_mask(window.of(mask), target)
     if rng.random() < settings.flip:
         image, mask = image.flip(-1), mask.flip(-1)
-    if settings.photometric:
-        image = distort_colours(image, rng)
+    image = recolour(image, settings, rng)
     if out is None:
         out = torch.empty(image.shape[0], *settings.crop_size), torch.empty(settings.crop_size, dtype=torch.uint8)
     place(image, mask, mean, std, out)
     return out
 
 
-def random_size(
-    size: tuple[int, int], scale: tuple[float, float], aspect: tuple[float, float], rng: Generator
-) -> tuple[int, int]:
+def random_size(size: tuple[int, int], settings: DataConfig, rng: Generator) -> tuple[int, int]:
     """Height and width after a random scale and a random width/height distortion that keeps the area."""
-    factor, ratio = rng.uniform(*scale), math.sqrt(rng.uniform(*aspect))
+    factor, ratio = rng.uniform(*settings.scale), math.sqrt(rng.uniform(*settings.aspect))
+    if settings.short_side is not None:
+        factor *= settings.short_side / min(size)
     return max(1, round(size[0] * factor / ratio)), max(1, round(size[1] * factor * ratio))
 
 
@@ -103,6 +102,24 @@ def resize_mask(mask: UInt8[Tensor, "h w"], size: tuple[int, int]) -> UInt8[Tens
     # Whole numbers: floor((2 i + 1) length / (2 target)) cannot be off by a rounding.
     rows, columns = ((2 * np.arange(size[axis]) + 1) * mask.shape[axis] // (2 * size[axis]) for axis in (0, 1))
     return torch.from_numpy(mask.numpy().take(rows, axis=0).take(columns, axis=1))
+
+
+def recolour(
+    image: UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"], settings: DataConfig, rng: Generator
+) -> UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"]:
+    """The image after the random colours that the settings ask for."""
+    if settings.brightness > 0:
+        image = shift_brightness(image, int(rng.integers(-settings.brightness, settings.brightness + 1)))
+    return distort_colours(image, rng) if settings.photometric else image
+
+
+def shift_brightness(
+    image: UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"], shift: int
+) -> UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"]:
+    """All channels brighter by `shift` of 255, cut off where they leave the scale."""
+    if image.dtype == torch.uint8:
+        return (image.short() + shift).clamp_(0, 255).to(torch.uint8)
+    return (image + shift / 255).clamp_(*_bounds(image))
 
 
 def distort_colours(image: UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"], rng: Generator) -> Float[Tensor, "c h w"]:

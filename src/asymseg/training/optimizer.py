@@ -10,10 +10,11 @@ from asymseg.model.annnet import ANNNet
 def make_optimizer(network: ANNNet, settings: TrainConfig) -> torch.optim.Optimizer:
     """SGD or AdamW over four groups: backbone and head, each with and without weight decay.
 
-    Biases and the scales of normalisation layers have no weight decay. Every group carries `factor`, its share of the
-    learning rate of the moment.
+    Biases and the scales of normalisation layers have none unless `decay_all` is set. Every group carries `factor`,
+    its share of the learning rate of the moment.
     """
     groups = []
+    vector_decay = settings.weight_decay if settings.decay_all else 0.0
     for module, factor in ((network.backbone, settings.backbone_factor), (None, 1.0)):
         inside = {id(parameter) for parameter in network.backbone.parameters()}
         parameters = [
@@ -23,7 +24,10 @@ def make_optimizer(network: ANNNet, settings: TrainConfig) -> torch.optim.Optimi
         ]
         for decay, members in (
             (settings.weight_decay, [parameter for parameter in parameters if parameter.dim() > 1]),
-            (0.0, [parameter for parameter in parameters if parameter.dim() <= 1]),
+            (
+                vector_decay,
+                [parameter for parameter in parameters if parameter.dim() <= 1],
+            ),
         ):
             if members:
                 groups.append({"params": members, "weight_decay": decay, "factor": factor})
