@@ -26,6 +26,7 @@ def evaluate(
     calibration: bool = True,
     replicates: int = 2000,
     out: Path | None = None,
+    submission: Path | None = None,
     gallery: bool = True,
     device: str = "auto",
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto",
@@ -69,6 +70,9 @@ def evaluate(
         Sets of images drawn for the 95 % intervals; 0 for none.
     out
         Folder for the results; by default MODEL/evaluation-SPLIT, or evaluation-NAME-SPLIT where MODEL is no folder.
+    submission
+        Folder for the predictions in the ids and files that the server of a known data set takes (cityscapes, ade20k);
+        of a split whose labels are not public, they are all that is written.
     gallery
         Whether the report shows images; without, it can be passed on where the data may not.
     device
@@ -82,17 +86,40 @@ def evaluate(
     workers
         Threads that decode images ahead.
     """
+    from asymseg.data.dataset import DataSet, open_dataset
     from asymseg.evaluation.evaluate import evaluate as run
+    from asymseg.evaluation.submission import submit
     from asymseg.prediction.predict import load
 
     console = make_console()
     folder = Path(model)
     out = out or (folder / f"evaluation-{split}" if folder.is_dir() else Path(f"evaluation-{folder.stem}-{split}"))
     predictor = load(model, device, precision=precision, compile=compile, fold=fold)
+    dataset = open_dataset(data) if submission is not None and data is not None else data
+    if submission is not None and isinstance(dataset, DataSet) and split in dataset.unlabelled:
+        with progress_bar(console, "predict") as advance:
+            count = submit(
+                predictor.seeing(
+                    mode=mode,
+                    window=window,
+                    stride=stride,
+                    weighting=weighting,
+                    scales=scales,
+                    flip=flip,
+                    average=average,
+                ),
+                dataset,
+                split,
+                submission,
+                workers,
+                advance,
+            )
+        console.print(f"{split}: wrote {count} predictions to {submission}", markup=False, highlight=False)
+        return
     with progress_bar(console, "evaluate") as advance:
         result = run(
             predictor,
-            data,
+            dataset,
             split,
             images=images,
             masks=masks,
@@ -107,6 +134,7 @@ def evaluate(
             calibration=calibration,
             replicates=replicates,
             out=out,
+            submission=submission,
             gallery=gallery,
             workers=workers,
             progress=advance,

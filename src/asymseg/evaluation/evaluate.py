@@ -13,6 +13,7 @@ from asymseg.evaluation.measure import image_miou as image_miou
 from asymseg.evaluation.measure import measure as measure
 from asymseg.evaluation.records import write_json as write_json
 from asymseg.evaluation.results import write_results
+from asymseg.evaluation.submission import submission_writer
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.execution import Device, Precision
@@ -37,6 +38,7 @@ def evaluate(
     calibration: bool = True,
     replicates: int = REPLICATES,
     out: Path | None = None,
+    submission: Path | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     gallery: bool = True,
     device: Device = "auto",
@@ -67,6 +69,7 @@ def evaluate(
         calibration: Whether the confidences are measured as well: calibration error, risk against coverage.
         replicates: Sets of images that are drawn for the intervals; 0 for none.
         out: Folder for the results.
+        submission: Folder for the predictions as the data set's server takes them; see `submission`.
         history: Lines of the training log, whose curves the report shows.
         gallery: Whether the report shows images; without, it can be passed on where the data may not.
         device: Where the network runs, if `model` is a folder.
@@ -93,7 +96,10 @@ def evaluate(
         flip=flip,
         average=average,
     )
-    result = measure(predictor, pairs, dataset, workers, progress, boundary=boundary, calibration=calibration)
+    write = None if submission is None else submission_writer(dataset, split, Path(submission))
+    result = measure(
+        predictor, pairs, dataset, workers, progress, boundary=boundary, calibration=calibration, write=write
+    )
     if replicates and result.counts is not None:
         result = replace(result, intervals=bootstrap(result.counts, replicates))
     if out is not None:
@@ -116,7 +122,8 @@ def open_split(
         dataset = open_dataset(root, images=images, masks=masks, holdout=info.holdout, classes=info.classes)
     pairs = dataset.splits.get(split)
     if not pairs:
-        raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
+        cure = "; write its predictions by --submission" if split in dataset.unlabelled else ""
+        raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}{cure}")
     if not dataset.classes.same_names(info.classes):
         raise DataError(
             f"the model's classes are {', '.join(info.classes.names)}; "

@@ -41,8 +41,9 @@ def measure(
     *,
     boundary: bool = False,
     calibration: bool = False,
+    write: Callable[[str, torch.Tensor], None] | None = None,
 ) -> Evaluation:
-    """The scores of a predictor on these images.
+    """The scores of a predictor on these images; `write` is given the name and the class ids of each.
 
     Memory hardly grows with their number: sums over all of them are kept, and three whole numbers of each image and
     class.
@@ -61,6 +62,8 @@ def measure(
             confidences = sums if confidences is None else confidences + sums
         else:
             prediction = predictor.class_map(image).cpu()
+        if write is not None:
+            write(pair.name, prediction)
         if boundary:
             rim = count_boundary(prediction, label, classes)
             rims = rim if rims is None else rims + rim
