@@ -81,7 +81,7 @@ def test_the_networks_can_be_built():
         assert ("101" in model.backbone) == ("r101" in name)
     for backbone in {model.backbone for model in models.values()}:
         with torch.device("meta"):
-            assert make_backbone(backbone, pretrained=False, output_stride=8).strides == (8, 8)
+            assert make_backbone(backbone, False, (-2, -1), 8, 3).strides == (8, 8)
 
 
 def test_what_was_reported_is_what_the_zoo_says():
