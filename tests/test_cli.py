@@ -184,6 +184,8 @@ def test_resume_goes_on_by_the_settings_of_the_run(run: Run, trained: Path, tmp_
 def test_windows_and_the_rest_by_flags(trained: Path, run: Run, tmp_path: Path) -> None:
     """The model says how it sees; each flag has the last word."""
     image, shares = trained / "scenes" / "images" / "test" / "0000.png", []
+    said = json.loads((trained / "run" / "best" / "config.json").read_text())["prediction"]
+    assert (said["mode"], said["window"], said["stride"]) == ("whole", [32, 48], None)  # the training crop
     slide = ("--mode", "slide", "--window", "64", "80", "--stride", "32", "48", "--weighting", "tapered")
     views = ("--scales", "1", "0.5", "--flip", "--average", "logits")
     for number, flags in enumerate(((), slide, (*slide, *views))):

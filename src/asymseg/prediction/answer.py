@@ -47,7 +47,7 @@ class Answer:
     def probabilities(self) -> Float[Tensor, "n h w"]:
         """Of each class; on the device, or where there is no room in the computer's own memory. Raises ConfigError."""
         view = self.views[0]
-        count = (view.strips[0] if isinstance(view, Mosaic) else view).logits.shape[1]
+        count = (view.strips[0].logits[0] if isinstance(view, Mosaic) else view.logits).shape[1]
         shares = attempt(lambda: torch.empty(count, *self.size, device=self.device))
         if shares is None:
             shares = attempt(lambda: torch.empty(count, *self.size))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import torch
 from jaxtyping import Float
@@ -17,9 +18,9 @@ from asymseg.prediction.windows import Axis
 
 @dataclass(frozen=True)
 class Strip:
-    """Coarse logits of the windows that lie side by side."""
+    """Coarse logits of the windows that lie side by side, from left to right."""
 
-    logits: Float[Tensor, "k n i j"]
+    logits: tuple[Float[Tensor, "1 n i j"], ...]
     covers: tuple[int, int]
     """Height and width in pixels that each stands for: the window, padded to what the backbone takes."""
 
@@ -58,7 +59,7 @@ class Mosaic:
     def numbers_per_row(self, size: tuple[int, int]) -> int:
         """Scores that are made for one row of an image of `size`."""
         rows = max(1, -(-self.seen[0] // size[0]))
-        return self.strips[0].logits.shape[1] * max(size[1], rows * self.seen[1])
+        return self.strips[0].logits[0].shape[1] * max(size[1], rows * self.seen[1])
 
 
 def blended(view: Mosaic, size: tuple[int, int], rows: slice, align_corners: bool) -> Float[Tensor, "n r w"]:
@@ -71,24 +72,22 @@ def _blend(view: Mosaic, rows: slice, align_corners: bool) -> Float[Tensor, "1 n
     touched = view.down.touching(rows.start, rows.stop)
     if isinstance(view.strips, Strips):
         view.strips.forget_above(touched[0])
-    first = view.strips[touched[0]].logits
-    total = torch.empty(
-        (1, first.shape[1], rows.stop - rows.start, view.seen[1]),
-        device=first.device,
-        memory_format=torch.channels_last,
-    ).zero_()
+    first = view.strips[touched[0]].logits[0]
+    # Classes come last here: they lie side by side in memory, and both softmax and arg max go over them.
+    total = torch.zeros(1, rows.stop - rows.start, view.seen[1], first.shape[1], device=first.device)
     for number in touched:
         top = view.down.starts[number]
         held = slice(max(rows.start, top), min(rows.stop, top + view.down.window))
         within = slice(held.start - top, held.stop - top)
         heights = view.down.share(number)[within].to(total.device)
         strip = view.strips[number]
-        for place, left in enumerate(view.across.starts):
-            piece = enlarged(strip.logits[place, None], strip.covers, view.across.window, within, align_corners)
-            piece = piece.softmax(dim=1) if view.shares else piece
-            piece = piece * (heights[:, None] * view.across.share(place).to(total.device))
-            total[..., held.start - rows.start : held.stop - rows.start, left : left + view.across.window] += piece
-    return total
+        for place, (left, logits) in enumerate(zip(view.across.starts, strip.logits, strict=True)):
+            piece = enlarged(logits, strip.covers, view.across.window, within, align_corners)
+            piece = piece.permute(0, 2, 3, 1)
+            weights = heights[:, None] * view.across.share(place).to(total.device)
+            place_of = total[:, held.start - rows.start : held.stop - rows.start, left : left + view.across.window]
+            place_of.addcmul_(piece.softmax(dim=3) if view.shares else piece, weights[:, :, None])
+    return total.permute(0, 3, 1, 2)
 
 
 def see_strip(
@@ -106,7 +105,8 @@ def see_strip(
 
     def look(lefts: list[int]) -> Strip:
         seen = pixels[:, :, row].flip(3) if mirrored else pixels[:, :, row]
-        return Strip(*coarse(torch.cat([seen[..., left : left + across.window] for left in lefts])))
+        logits, covers = coarse(torch.cat([seen[..., left : left + across.window] for left in lefts]))
+        return Strip(torch.split(logits, 1), covers)
 
     while lefts:
         now = lefts[: portions.windows(len(across.starts), size)]
@@ -122,4 +122,4 @@ def see_strip(
                 f"not even one window of {size[0]}x{size[1]} pixels fits into memory ({coarse.device.type}); use a "
                 "smaller --window"
             )
-    return Strip(torch.cat([part.logits for part in said]), said[0].covers)
+    return Strip(tuple(chain.from_iterable(part.logits for part in said)), said[0].covers)

@@ -89,7 +89,9 @@ class Result:
 class Predictor:
     """A network with all it needs to take real images.
 
-    `network` takes normalised B C H W and gives logits; calling the predictor does everything around that.
+    `network` takes normalised B C H W and gives logits; calling the predictor does everything around that. Where memory
+    runs out it warns once, and goes on in smaller portions with the same results; where not even those fit, ConfigError
+    names the cure.
 
     Args:
         network: A trained network; with `fold` its evaluation form is made and used.
@@ -169,8 +171,8 @@ class Predictor:
     @torch.inference_mode()
     def _look(self, image: Tensor, keep: bool = False) -> Answer:
         """What the network says of the image; with `keep` nothing is left to be asked of it later."""
-        pixels = normalised(image, self.info, self.device)
         size, seeing, views = (image.shape[1], image.shape[2]), self.info.seeing, list[View | Mosaic]()
+        pixels = self._with_room(partial(normalised, image, self.info, self.device), size, views)
         for scale in seeing.scales:
             seen = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
             whole = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
