@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,9 @@ from asymseg.classes import Classes
 from asymseg.cli import main
 from asymseg.config import Config, read_config
 from asymseg.data.files import read_mask
-from asymseg.prediction import execution
+from asymseg.model.seeing import Seeing
+from asymseg.prediction import execution, files
+from asymseg.prediction.predict import Predictor
 
 Run = Callable[..., tuple[int, str]]
 
@@ -181,23 +182,33 @@ def test_resume_goes_on_by_the_settings_of_the_run(run: Run, trained: Path, tmp_
     assert "going on after step 2" in output
 
 
-def test_windows_and_the_rest_by_flags(trained: Path, run: Run, tmp_path: Path) -> None:
-    """The model says how it sees; each flag has the last word."""
-    image, shares = trained / "scenes" / "images" / "test" / "0000.png", []
-    said = json.loads((trained / "run" / "best" / "config.json").read_text())["prediction"]
-    assert (said["mode"], said["window"], said["stride"]) == ("whole", [32, 48], None)  # the training crop
+def test_windows_and_the_rest_by_flags(
+    trained: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model says how it sees, windows being the training crop; each flag has the last word."""
+    seen, predict_files = [], files.predict_files
+
+    def watching(predictor: Predictor, *args: object, **settings: object) -> object:
+        seen.append(predictor.info.seeing)
+        return predict_files(predictor, *args, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "predict_files", watching)
+    image = trained / "scenes" / "images" / "test" / "0000.png"
     slide = ("--mode", "slide", "--window", "64", "80", "--stride", "32", "48", "--weighting", "tapered")
     views = ("--scales", "1", "0.5", "--flip", "--average", "logits")
-    for number, flags in enumerate(((), slide, (*slide, *views))):
+    for number, flags in enumerate(((), ("--mode", "slide"), (*slide, *views))):
         out = tmp_path / f"{number}.png"
-        code, output = run("predict", trained / "run", image, "-o", out, "--probabilities", "--no-overlay", *flags)
+        code, output = run("predict", trained / "run", image, "-o", out, "--no-overlay", *flags)
         assert code == 0, output
-        with np.load(tmp_path / f"{number}_probabilities.npz") as content:
-            shares.append(content["probabilities"].astype(np.float32))
-    assert shares[0].shape == shares[1].shape == shares[2].shape == (5, 96, 192)
-    assert all(np.abs(one - other).max() > 1e-3 for one, other in pairwise(shares))
+        with Image.open(out) as mask:
+            assert mask.size == (192, 96)
+    assert seen == [
+        Seeing(window=(32, 48)),
+        Seeing("slide", (32, 48)),
+        Seeing("slide", (64, 80), (32, 48), "tapered", (1.0, 0.5), True, "logits"),
+    ]
     code, output = run("predict", trained / "run", image, "-o", tmp_path / "x.png", "--window", "64", "80")
-    assert (code, output.count("\n")) == (2, 1)
+    assert code == 2
     assert "window has no effect in the mode whole" in output
 
 

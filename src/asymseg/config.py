@@ -29,7 +29,8 @@ class _Section(BaseModel):
         if not isinstance(values, dict):
             return values
         optional = {name for name, knob in cls.model_fields.items() if type(None) in get_args(knob.annotation)}
-        return {name: None if name in optional and value == "none" else value for name, value in values.items()}
+        nothing = ("none", ["none"])  # the second where there may be several numbers
+        return {name: None if name in optional and value in nothing else value for name, value in values.items()}
 
 
 class ModelConfig(_Section):
