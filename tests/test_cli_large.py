@@ -90,6 +90,7 @@ def test_mistakes_are_one_line(model: Path, raster: Path, run: Run, tmp_path: Pa
         (("-o", raster), "the raster itself"),
         (("-o", tmp_path / "a.tif", "--bands", "1", "2"), "2 bands where the network takes 3"),
         (("-o", tmp_path / "a.tif", "--overlap", "2000"), "overlap = 2000"),
+        (("-o", tmp_path / "a.png", "--bands", "1", "2", "3"), "taken for a picture"),
         (("-o", tmp_path / "a.tif", "--polygons", tmp_path / "a.shp"), "NAME.gpkg or NAME.geojson"),
     ):
         code, output = run(model, raster, *flags)

@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from asymseg.cli.rasters import predict_one_raster
 from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_compile_time, warnings_in_a_line
 from asymseg.cli.videos import predict_one_video
+from asymseg.errors import ConfigError
 
 
 def predict(
@@ -53,7 +54,7 @@ def predict(
     model
         A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
     inputs
-        An image, a folder, or a pattern in quotes such as "photos/*.jpg".
+        An image, a raster, a video, a folder of images, or a pattern in quotes such as "photos/*.jpg".
     out
         Folder for the results; for one image also a file NAME.png, for a raster NAME.tif, for a video NAME.mp4.
     overlay
@@ -130,6 +131,10 @@ def predict(
     if is_video(inputs):
         predict_one_video(predictor, inputs, out, opacity=opacity, masks=masks)
         return
+    if bands is not None or polygons is not None or context == "image":
+        raise ConfigError(
+            f"{inputs}: taken for a picture, and --bands, --polygons, --context are for rasters; -o NAME.tif"
+        )
     with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
         outcome = predict_files(
             predictor,
