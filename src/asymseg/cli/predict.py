@@ -131,10 +131,8 @@ def predict(
     if is_video(inputs):
         predict_one_video(predictor, inputs, out, opacity=opacity, masks=masks)
         return
-    if bands is not None or polygons is not None or context == "image":
-        raise ConfigError(
-            f"{inputs}: taken for a picture, and --bands, --polygons, --context are for rasters; -o NAME.tif"
-        )
+    if bands is not None or polygons is not None:
+        raise ConfigError(f"{inputs}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
     with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
         outcome = predict_files(
             predictor,
