@@ -49,7 +49,7 @@ def test_the_class_list_is_one_that_is_accepted(tmp_path: Path) -> None:
 def test_every_flag_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
     text = README.read_text(encoding="utf-8")
     capsys.readouterr()
-    for command in ("sample", "train", "evaluate", "predict", "import", "models"):
+    for command in ("sample", "check", "train", "evaluate", "compare", "predict", "export", "import", "models"):
         main([command, "--help"])
     help_text = capsys.readouterr().out
     flags = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", text)) - {"--help"}
