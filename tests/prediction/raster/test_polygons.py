@@ -102,8 +102,11 @@ def test_geojson_has_longitude_and_latitude(ids, tmp_path, monkeypatch):
     content = json.loads((tmp_path / "out.geojson").read_text())
     assert "crs" not in content
     assert len(content["features"]) == count
-    corners = np.array(content["features"][0]["geometry"]["coordinates"][0])
+    corners = np.concatenate([ring for each in content["features"] for ring in each["geometry"]["coordinates"]])
+    assert count > 100  # more than are written at once
     assert np.all((abs(corners[:, 0] - 15) < 0.1) & (abs(corners[:, 1] - 45.1) < 0.1))
+    shells = [shapely.linearrings(each["geometry"]["coordinates"][0]) for each in content["features"]]
+    assert shapely.is_ccw(shells).all()
 
 
 @pytest.mark.parametrize("name", ["out.gpkg", "out.geojson"])

@@ -20,6 +20,7 @@ PIXELS_AT_ONCE = 16_000_000
 """Pixels of a band of rows."""
 
 _AT_ONCE = 20_000
+_WGS84 = "EPSG:4326"
 _DRIVERS = {".gpkg": "GPKG", ".geojson": "GeoJSON"}
 
 
@@ -178,6 +179,8 @@ def _union(parts: list[Any]) -> Any:
 
 def _write(regions: list[Region], out: Path, classes: Classes, dataset: Any, *, append: bool) -> None:
     import pyogrio.raw
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
 
     shapely = import_module("shapely")
     place = dataset.transform
@@ -192,10 +195,12 @@ def _write(regions: list[Region], out: Path, classes: Classes, dataset: Any, *, 
         "class_name": np.array([classes.names[number] for number in ids], dtype=object),
         "pixels": pixels,
     }
-    reference = dataset.crs
+    reference, driver = dataset.crs, _DRIVERS[out.suffix.lower()]
     if reference is not None and reference.is_projected:
         fields["square_metres"] = pixels * (abs(np.linalg.det(matrix)) * reference.linear_units_factor[1] ** 2)
-    driver = _DRIVERS[out.suffix.lower()]
+    if reference is not None and driver == "GeoJSON":  # GDAL would do this too, but not where it appends
+        shapes = shapely.transform(shapes, lambda points: np.stack(transform(reference, _WGS84, *points.T), 1).round(7))
+        reference = CRS.from_string(_WGS84)
     pyogrio.raw.write(
         out,
         shapely.to_wkb(shapes),
