@@ -40,9 +40,6 @@ from asymseg.data.dataset import DataSet, check_pairs, open_dataset, read_pair
 from asymseg.data.loader import measure_normalisation, training_loader
 from asymseg.errors import DataError
 
-# pycocotools 2.0 says this of itself whenever it draws.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
-
 CAMVID = Path(__file__).parents[2].parent / "shared" / "data" / "camvid"
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,6 @@ from asymseg.config import DataConfig
 from asymseg.data.dataset import DataSet, check_pairs, open_dataset, read_pair
 from asymseg.data.loader import training_loader
 from asymseg.errors import DataError
-
-# pycocotools 2.0 says this of itself whenever it draws.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
 
 SQUARE = [2, 2, 6, 2, 6, 6, 2, 6]
 """Corners x, y of the pixels 2 to 5 in both directions."""
@@ -54,7 +52,8 @@ def coco(root: Path, name: str = "instances_train2017.json", images: str = "trai
         "images": [{"id": n, "file_name": f"{n:012d}.png", "height": 8, "width": 10} for n in (2, 1)],
         "categories": [{"id": 90, "name": "dog"}, {"id": 17, "name": "cat"}],
         "annotations": [
-            {"image_id": 1, "category_id": 17, "segmentation": [SQUARE], "iscrowd": 0},
+            {"image_id": 1, "category_id": 17, "segmentation": [SQUARE, [9, 0, 9, 7]], "iscrowd": 0},
+            {"image_id": 1, "category_id": 90, "segmentation": [[1, 1, 3, 3]], "iscrowd": 0},  # a line has no inside
             {"image_id": 1, "category_id": 90, "segmentation": runs(region), "iscrowd": 1},
             {"image_id": 1, "category_id": 17, "segmentation": plain, "iscrowd": 1},
         ],
@@ -178,6 +177,26 @@ def test_other_shapes_of_labelme(tmp_path, kind, points, inside, outside):
     assert [mask[place] for place in outside] == [0] * len(outside)
 
 
+def test_what_lies_beside_the_parts_of_labelme_is_told(tmp_path):
+    for name in ("train/a", "b", "spare/c"):
+        labelme(tmp_path, name, [shape("dog", [[1, 1], [5, 1], [5, 5]])])
+    assert "left out what lies beside train: b, spare/c" in open_dataset(f"labelme:{tmp_path}").notes
+
+
+def test_images_within_the_files_of_labelme_are_not_kept(tmp_path):
+    """A file holds its whole image unless LabelMe is told not to: of a thousand that would fill the memory."""
+    for number in range(20):
+        labelme(tmp_path, f"{number:02}", [shape("dog", [[1, 1], [5, 1], [5, 5]])])
+        path = tmp_path / f"{number:02}.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "imageData": "A" * 1_000_000}))
+    tracemalloc.start()
+    dataset = open_dataset(f"labelme:{tmp_path}")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(len(pairs) for pairs in dataset.splits.values()) == 20
+    assert peak < 8_000_000
+
+
 def test_faulty_labelme_files(tmp_path):
     labelme(tmp_path, "a", [shape("dog", [[1, 1], [2, 2]])])
     with pytest.raises(DataError, match="a polygon of 2 points cannot be drawn"):
@@ -228,6 +247,26 @@ def test_cvat(tmp_path):
     assert "left out, for they have no area: points" in dataset.notes
 
 
+def test_turned_shapes_of_cvat(tmp_path):
+    """By 90 degrees a box 4 wide and 2 high is 2 wide and 4 high; by 45 its corners are cut off."""
+    box = '<box label="car" xtl="3" ytl="3" xbr="7" ybr="5" rotation="90"/>'
+    ellipse = '<ellipse label="car" cx="5" cy="4" rx="4" ry="2" rotation="270"/>'
+    content = CVAT[: CVAT.index("<image")] + '<image id="0" name="{}.png" width="10" height="8">{}</image>'
+    path = cvat(tmp_path, content.format("a", box) + '<image id="1" name="b.png" width="10" height="8"/></annotations>')
+    both = {pair.name: pair for part in open_dataset(f"cvat:{path}").splits.values() for pair in part}
+    assert (both["a"].labels(path) == filled(2, slice(2, 6), slice(4, 6))).all()
+    path.write_text(content.format("a", ellipse) + "</annotations>")
+    (pair,) = open_dataset(f"cvat:{path}").splits["train"]
+    rows, columns = np.nonzero(pair.labels(path))
+    assert (np.ptp(rows), np.ptp(columns)) == (7, 3)
+    # Clockwise: a flat box turned by an eighth falls from the upper left to the lower right.
+    slanted = '<box label="car" xtl="0" ytl="3" xbr="10" ybr="5" rotation="45"/>'
+    path.write_text(content.format("a", slanted) + "</annotations>")
+    (pair,) = open_dataset(f"cvat:{path}").splits["train"]
+    mask = pair.labels(path)
+    assert (mask[1, 2], mask[6, 7], mask[6, 2], mask[1, 7]) == (2, 2, 0, 0)
+
+
 def test_faulty_cvat_files(tmp_path):
     assert "no such file; name CVAT's XML" in fault(f"cvat:{tmp_path / 'no.xml'}")
     assert "not readable as XML" in fault(f"cvat:{cvat(tmp_path, '<a>')}")
@@ -237,6 +276,8 @@ def test_faulty_cvat_files(tmp_path):
     assert "no labels in it" in fault(f"cvat:{cvat(tmp_path, '<annotations/>')}")
     broken = CVAT.replace("2,2;6,2", "2,2;six,2")
     assert "a shape of a.png is not CVAT's form" in fault(f"cvat:{cvat(tmp_path, broken)}")
+    unknown = CVAT.replace('box label="car"', 'box label="bus"')
+    assert "a shape of a.png is not CVAT's form (KeyError('bus'))" in fault(f"cvat:{cvat(tmp_path, unknown)}")
     (tmp_path / "images" / "b.png").unlink()
     (tmp_path / "annotations.xml").write_text(CVAT)
     assert "no file for 1 of 2 images: b" in fault(f"cvat:{tmp_path / 'annotations.xml'}")

@@ -17,9 +17,6 @@ from asymseg.training.plan import class_weights, make_accelerator, make_network,
 from asymseg.training.state import Progress, Run
 from asymseg.training.train import _optimizer_step
 
-# pycocotools 2.0 says this of itself whenever it draws.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept:DeprecationWarning")
-
 PUBLISHED = [name for name in recipe_names() if name.startswith("ann-")]
 
 MINIATURES = {

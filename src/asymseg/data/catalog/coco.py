@@ -11,6 +11,7 @@ import numpy as np
 
 from asymseg.classes import Classes
 from asymseg.data.catalog.folders import need_files
+from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
 
@@ -33,13 +34,12 @@ class CocoLabels:
         height, width = self.size
         labels = np.zeros(self.size, dtype=np.uint8)
         for number, shape in json.loads(zlib.decompress(self.regions)):
-            if isinstance(shape, list):
-                runs = coder.merge(coder.frPyObjects([part for part in shape if len(part) >= 6], height, width))
-            elif isinstance(shape["counts"], list):
-                runs = coder.frPyObjects(shape, height, width)
-            else:
-                runs = shape
-            labels[coder.decode(runs).astype(bool)] = number
+            if isinstance(shape, dict):
+                labels[region(shape["counts"], self.size, path)] = number
+                continue
+            polygons = [part for part in shape if len(part) >= 6]  # of two corners there is nothing inside
+            for runs in coder.frPyObjects(polygons, height, width) if polygons else ():
+                labels[region(runs["counts"], self.size, path)] = number
         return labels
 
 
@@ -65,12 +65,6 @@ def pycocotools_mask(path: Path) -> Any:
     except ImportError:
         raise DataError(f'{path}: its regions are drawn by pycocotools; pip install "asymseg[formats]"') from None
     return mask
-
-
-def decode_runs(counts: bytes, size: tuple[int, int], path: Path) -> np.ndarray:
-    """Where a region is, H W, from its run lengths in COCO's compressed form."""
-    region: np.ndarray = pycocotools_mask(path).decode({"size": list(size), "counts": counts})
-    return region.astype(bool)
 
 
 def _file_of(path: Path, split: str) -> Path | None:

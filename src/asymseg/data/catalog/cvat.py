@@ -1,6 +1,7 @@
 """CVAT: one XML file ("CVAT for images 1.1") with the shapes of all images, drawn by pycocotools."""
 
 import json
+import math
 import xml.etree.ElementTree as ElementTree
 import zlib
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 from asymseg.classes import Classes, Colour, default_palette
 from asymseg.data.catalog.coco import pycocotools_mask
 from asymseg.data.catalog.folders import need_files
+from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
 
@@ -38,8 +40,8 @@ class CvatLabels:
                 values = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
                 labels[top : top + height, left : left + width][values] = number
             else:
-                drawn = coder.decode(coder.frPyObjects([numbers], *self.size))
-                labels[drawn[..., 0].astype(bool)] = number
+                (runs,) = coder.frPyObjects([numbers], *self.size)
+                labels[region(runs["counts"], self.size, path)] = number
         return labels
 
 
@@ -62,7 +64,9 @@ def open_cvat(path: Path) -> DataSet:
         name = image.attrib["name"]
         flat = {shape.tag for shape in image if shape.tag in _FLAT and shape.tag != "tag"}
         left_out |= flat
-        pair = Pair(str(Path(name).with_suffix("")), _image(path, name), path, labels=_drawing(image, numbers, path))
+        pair = Pair(
+            Path(name).with_suffix("").as_posix(), _image(path, name), path, labels=_drawing(image, numbers, path)
+        )
         splits.setdefault(_split(image.get("subset", "")), []).append(pair)
     if not splits:
         raise DataError(f'{path}: no image in it; export the task as "CVAT for images 1.1"')
@@ -96,11 +100,15 @@ def _drawing(image: ElementTree.Element, numbers: dict[str, int], path: Path) ->
         (shape for shape in image if shape.tag in _SHAPES), key=lambda shape: int(shape.get("z_order", "0"))
     )
     try:
-        drawn = [(numbers.get(shape.attrib["label"], 0), shape.tag, _form(shape)) for shape in shapes]
+        drawn = [(_number(shape.attrib["label"], numbers), shape.tag, _form(shape)) for shape in shapes]
         size = int(image.attrib["height"]), int(image.attrib["width"])
     except (KeyError, ValueError) as error:
         raise DataError(f"{path}: a shape of {image.get('name')} is not CVAT's form ({error!r})") from None
     return CvatLabels(size, zlib.compress(json.dumps(drawn).encode()))
+
+
+def _number(label: str, numbers: dict[str, int]) -> int:
+    return 0 if label.casefold() == "background" else numbers[label]
 
 
 def _form(shape: ElementTree.Element) -> list[float] | list[int]:
@@ -112,11 +120,16 @@ def _form(shape: ElementTree.Element) -> list[float] | list[int]:
         return [float(value) for point in shape.attrib["points"].split(";") for value in point.split(",")]
     if shape.tag == "box":
         left, top, right, bottom = (float(shape.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
-        return [left, top, right, top, right, bottom, left, bottom]
-    x, y, across, down = (float(shape.attrib[name]) for name in ("cx", "cy", "rx", "ry"))
-    turns = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
-    corners = np.stack([x + across * np.cos(turns), y + down * np.sin(turns)], axis=1)  # corners 2
-    return [float(value) for value in corners.ravel()]
+        middle, reach = np.array([left + right, top + bottom]) / 2, np.array([right - left, bottom - top]) / 2
+        corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])  # corners 2
+    else:
+        x, y, across, down = (float(shape.attrib[name]) for name in ("cx", "cy", "rx", "ry"))
+        middle, reach = np.array([x, y]), np.array([across, down])
+        turns = np.linspace(0, 2 * np.pi, _CORNERS, endpoint=False)
+        corners = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    angle = math.radians(float(shape.get("rotation", "0")))  # clockwise, for y runs down
+    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    return [float(value) for value in (middle + corners * reach @ turn).ravel()]
 
 
 def _image(path: Path, name: str) -> Path:

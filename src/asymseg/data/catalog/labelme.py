@@ -13,11 +13,12 @@ from PIL import Image, ImageDraw
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.catalog.folders import not_there
-from asymseg.data.pairing import DataSet, Pair
+from asymseg.data.pairing import DataSet, Pair, listed
 from asymseg.errors import DataError
 
 _IGNORED, _BACKGROUND = "__ignore__", "_background_"
 _LINE_WIDTH, _POINT_RADIUS = 10, 5
+_SHOWN = 5
 _EXPECTED = "LabelMe's *.json, each with the image that its imagePath names"
 
 
@@ -42,32 +43,39 @@ def open_labelme(root: Path) -> DataSet:
     """Every image with a file below `root`. The classes are those of labels.txt there, or all labels by their names."""
     if not root.is_dir():
         raise not_there(root, _EXPECTED)
-    files = sorted(path for path in root.rglob("*.json") if not path.name.startswith("."))
-    contents = {path: content for path in files if "shapes" in (content := _read(path))}
-    if not contents:
+    images: dict[Path, Path] = {}
+    found: set[str] = set()
+    for path in sorted(path for path in root.rglob("*.json") if not path.name.startswith(".")):
+        content = _read(path)  # and forgotten: it may hold the whole image
+        if "shapes" in content:
+            images[path] = _image_of(path, content)
+            found |= {shape["label"] for shape in content["shapes"]}
+    if not images:
         raise not_there(root, _EXPECTED)
-    found = {shape["label"] for content in contents.values() for shape in content["shapes"]}
-    listed = root / "labels.txt"
-    if listed.is_file():
-        names = [line.strip() for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    given = root / "labels.txt"
+    if given.is_file():
+        names = [line.strip() for line in given.read_text(encoding="utf-8").splitlines() if line.strip()]
         surplus = sorted(found - set(names) - {_IGNORED, _BACKGROUND})
         if surplus:
-            raise DataError(f"{listed}: lacks the label {surplus[0]!r} that is used; add it")
+            raise DataError(f"{given}: lacks the label {surplus[0]!r} that is used; add it")
     else:
         names = sorted(found)
     names = [_BACKGROUND, *(name for name in names if name not in (_IGNORED, _BACKGROUND))]
     labels = LabelMeLabels(tuple(names))
     pairs = tuple(
-        Pair(path.relative_to(root).with_suffix("").as_posix(), _image_of(path, content), path, labels=labels)
-        for path, content in contents.items()
+        Pair(path.relative_to(root).with_suffix("").as_posix(), image, path, labels=labels)
+        for path, image in images.items()
     )
     splits: dict[str, tuple[Pair, ...]] = {}
     for split in ("train", "val", "test"):
         part = tuple(pair for pair in pairs if pair.name.startswith(f"{split}/"))
         if part:
             splits[split] = part
-    classes = Classes(("background", *names[1:]))
-    return DataSet(classes, splits or {"train": pairs}, ("the pixels of no shape are the class background",))
+    notes = ["the pixels of no shape are the class background"]
+    beside = [pair.name for pair in pairs if not pair.name.startswith(tuple(f"{split}/" for split in splits))]
+    if splits and beside:
+        notes.append(f"left out what lies beside {', '.join(splits)}: {listed(beside, _SHOWN)}")
+    return DataSet(Classes(("background", *names[1:])), splits or {"train": pairs}, tuple(notes))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.catalog.coco import decode_runs, pycocotools_mask
 from asymseg.data.catalog.folders import files_by_stem, need_files, not_there, optional_folder, read_list
 from asymseg.data.catalog.mat_files import MatLabels
+from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Origin, Pair
 from asymseg.errors import DataError
 from asymseg.model.foreign.known_classes import PASCAL_CONTEXT
@@ -68,7 +68,7 @@ class DetailLabels:
         """Original ids H W; 0 where no region is."""
         labels = np.zeros(self.size, dtype=np.int32)
         for category, runs in self.regions:
-            labels[decode_runs(runs, self.size, path)] = category
+            labels[region(runs, self.size, path)] = category
         return labels
 
 
@@ -128,13 +128,12 @@ def _from_lists(
 
 
 def _from_json(path: Path, images: dict[str, Path], place: Path) -> dict[str, tuple[Pair, ...]]:
-    pycocotools_mask(path)  # said now, and not by each worker
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         regions: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
-        for region in content["annos_segmentation"]:
-            runs = region["segmentation"]["counts"].encode("ascii")
-            regions[region["image_id"]].append((region["category_id"], runs))
+        for entry in content["annos_segmentation"]:
+            runs = entry["segmentation"]["counts"].encode("ascii")
+            regions[entry["image_id"]].append((entry["category_id"], runs))
         found: dict[str, list[Pair]] = {"train": [], "val": []}
         for image in content["images"]:
             if image["phase"] in found:
