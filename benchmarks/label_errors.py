@@ -72,6 +72,8 @@ def main() -> None:
             command.add_argument(place, type=Path)
         if name == "plant":
             command.add_argument("--seed", type=int, default=2)
+        if name == "train":
+            command.add_argument("--steps", type=int, default=900)
     arguments = vars(parser.parse_args())
     {"plant": plant, "train": train, "count": count}[arguments.pop("command")](**arguments)
 
@@ -186,10 +188,12 @@ def box(region: np.ndarray) -> list[int]:
     return [int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1]
 
 
-def train(planted: Path, trunk: Path, run: Path) -> None:
-    """The recipe for CamVid as it is."""
+def train(planted: Path, trunk: Path, run: Path, steps: int) -> None:
+    """The recipe for CamVid, of 900 steps, or with fewer."""
     files = ["--config", "camvid-mobilenetv2", "--model.pretrained", trunk, "--out", run, "--resume"]
-    subprocess.run([str(part) for part in [sys.executable, "-m", "asymseg", "train", planted, *files]], check=True)
+    switches = ["--train.steps", steps, "--train.validate_every", steps]
+    command = [sys.executable, "-m", "asymseg", "train", planted, *files, *switches]
+    subprocess.run([str(part) for part in command], check=True)
 
 
 def count(planted: Path, run: Path, results: Path) -> None:
