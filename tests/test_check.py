@@ -104,6 +104,9 @@ def test_a_model_is_asked_when_there_are_no_errors(data: Path, check: Check, tmp
     assert "likely label errors in val" in text
     assert (tmp_path / "out" / "label_errors.html").is_file()
     (tmp_path / "out" / "label_errors.html").unlink()
+    (tmp_path / "out" / "check.json").unlink()
+    assert check(data, "--model", tmp_path / "modle")[0] == 2
+    assert not (tmp_path / "out" / "check.json").exists()  # told before all pixels are read
     no_mask(places(data)[0])
     code, text = check(data, "--model", tmp_path / "model")
     assert code == 3

@@ -210,6 +210,17 @@ def test_levels_that_make_no_sense_are_refused() -> None:
         compare_records(a, a, level=95.0)
 
 
+@pytest.mark.parametrize("settings", [{"level": 95.0}, {"replicates": 0}])
+def test_such_settings_are_refused_before_a_model_is_run(data, settings) -> None:
+    predictor = Predictor(Reading(), INFO, "cpu")
+    told: list[tuple[int, int]] = []
+    with pytest.raises(ConfigError):
+        compare(predictor, predictor, data, **settings, progress=lambda done, total: told.append((done, total)))
+    with pytest.raises(ConfigError, match="replicates = -1: a bootstrap needs at least 1"):
+        evaluate(predictor, data, replicates=-1, progress=lambda done, total: told.append((done, total)))
+    assert told == []
+
+
 def test_a_class_that_occurs_nowhere_and_nothing_labelled(tmp_path) -> None:
     matrices = np.zeros((3, 3, 3), dtype=np.int64)
     matrices[0, 0, 0] = 5

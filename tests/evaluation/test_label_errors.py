@@ -181,6 +181,27 @@ def test_the_best_are_kept_however_many_there_are(predictor, tmp_path, workers):
     assert told == [(done, 17) for done in range(1, 18)]
 
 
+def test_suspects_that_are_alike_in_all_but_their_place(predictor, tmp_path):
+    """Two equal errors in one image have one score."""
+    label = scene()
+    label[45:53, 40:48] = label[45:53, 60:68] = 1
+    put(tmp_path, "twins", scene(), label)
+    one, other = find(predictor, tmp_path)
+    assert one.score == other.score
+    assert (one.box, other.box) == ((45, 40, 53, 48), (45, 60, 53, 68))
+    assert find(predictor, tmp_path, most=1)[0].box == one.box
+
+
+def test_classes_may_be_spelt_otherwise(predictor, tmp_path):
+    label = scene()
+    label[10:30, 10:30] = 2
+    put(tmp_path, "wrong", scene(), label)
+    dataset = opened(tmp_path)
+    spelt = DataSet(Classes(("Ground", "CAR <1>", "tree"), CLASSES.palette), dataset.splits)
+    [suspect] = find_label_errors(predictor, spelt, "train")
+    assert suspect.predicted == "CAR <1>"
+
+
 def test_faults_are_named(predictor, tmp_path):
     dataset = opened(tmp_path)
     with pytest.raises(DataError, match="no split 'test' with masks here; there is train"):

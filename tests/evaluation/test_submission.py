@@ -128,6 +128,10 @@ def test_what_cannot_be_submitted(streets, tmp_path):
     (tmp_path / "out" / "berlin_000000_000019_old.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"holds other PNGs, such as berlin_000000_000019_old\.png"):
         submit(predictor(streets), streets, "test", tmp_path / "out")
+    (tmp_path / "older" / "berlin").mkdir(parents=True)
+    (tmp_path / "older" / "berlin" / "berlin_000000_000019_leftImg8bit.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"holds other PNGs, such as berlin/berlin_000000_000019_leftImg8bit\.png"):
+        submit(predictor(streets), streets, "test", tmp_path / "older")
 
 
 def test_from_the_command_line(streets, tmp_path, capsys):

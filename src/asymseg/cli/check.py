@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from asymseg.data.audit.audit import Audit
+    from asymseg.prediction.predict import Predictor
 
 
 def check(
@@ -74,6 +75,11 @@ def check(
     from asymseg.data.audit.page import write_page
 
     console = make_console()
+    predictor = None
+    if model is not None:
+        from asymseg.prediction.predict import load
+
+        predictor = load(model, device)  # before all pixels are read, lest a mistyped name be told at the end
     with progress_bar(console, "check") as advance:
         result = audit(
             data, images=images, masks=masks, channels=channels, near=near, workers=workers, progress=advance
@@ -83,11 +89,11 @@ def check(
     write_page(html, result, pictures=gallery, channels=channels)
     _tell(result)
     console.print(f"see {html}; all files are in {json}", highlight=False, markup=False)
-    if model is not None:
+    if predictor is not None:
         if result.count("error"):
             console.print("label errors were not looked for: mend the errors first", highlight=False)
         else:
-            _find_label_errors(model, data, images, masks, split, top, device, gallery, out, console)
+            _find_label_errors(predictor, data, images, masks, split, top, gallery, out, console)
     if result.count("error"):
         sys.exit(FAULTY)
     if result.count("warning"):
@@ -140,13 +146,12 @@ def _tell(result: "Audit") -> None:
 
 
 def _find_label_errors(
-    model: str,
+    predictor: "Predictor",
     data: str | None,
     images: Path | None,
     masks: Path | None,
     split: str,
     top: int,
-    device: str,
     gallery: bool,
     out: Path,
     console: "Console",
@@ -155,9 +160,7 @@ def _find_label_errors(
     from asymseg.data.dataset import open_dataset
     from asymseg.evaluation.label_errors import find_label_errors
     from asymseg.evaluation.suspects import write_suspects
-    from asymseg.prediction.predict import load
 
-    predictor = load(model, device)
     info = predictor.info
     dataset = open_dataset(data, images=images, masks=masks, holdout=info.holdout, classes=info.classes)
     with progress_bar(console, "label errors") as advance:

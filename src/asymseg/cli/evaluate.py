@@ -94,26 +94,13 @@ def evaluate(
     console = make_console()
     folder = Path(model)
     out = out or (folder / f"evaluation-{split}" if folder.is_dir() else Path(f"evaluation-{folder.stem}-{split}"))
-    predictor = load(model, device, precision=precision, compile=compile, fold=fold)
+    predictor = load(model, device, precision=precision, compile=compile, fold=fold).seeing(
+        mode=mode, window=window, stride=stride, weighting=weighting, scales=scales, flip=flip, average=average
+    )
     dataset = open_dataset(data) if submission is not None and data is not None else data
     if submission is not None and isinstance(dataset, DataSet) and split in dataset.unlabelled:
         with progress_bar(console, "predict") as advance:
-            count = submit(
-                predictor.seeing(
-                    mode=mode,
-                    window=window,
-                    stride=stride,
-                    weighting=weighting,
-                    scales=scales,
-                    flip=flip,
-                    average=average,
-                ),
-                dataset,
-                split,
-                submission,
-                workers,
-                advance,
-            )
+            count = submit(predictor, dataset, split, submission, workers, advance)
         console.print(f"{split}: wrote {count} predictions to {submission}", markup=False, highlight=False)
         return
     with progress_bar(console, "evaluate") as advance:
@@ -123,13 +110,6 @@ def evaluate(
             split,
             images=images,
             masks=masks,
-            mode=mode,
-            window=window,
-            stride=stride,
-            weighting=weighting,
-            scales=scales,
-            flip=flip,
-            average=average,
             boundary=boundary,
             calibration=calibration,
             replicates=replicates,

@@ -92,6 +92,14 @@ def bootstrap(
     )
 
 
+def need_sensible(replicates: int = REPLICATES, level: float = LEVEL) -> None:
+    """Raises ConfigError where a bootstrap cannot be drawn so; to be asked before anything is measured for it."""
+    if replicates < 1:
+        raise ConfigError(f"replicates = {replicates}: a bootstrap needs at least 1, as in 2000")
+    if not 0 < level < 1:
+        raise ConfigError(f"level = {level:g} must lie between 0 and 1, as in 0.95")
+
+
 def image_counts(matrix: Int64[np.ndarray, "classes classes"]) -> Int64[np.ndarray, "3 classes"]:
     """By class: pixels that are correct, labelled so, predicted so. All that IoU and accuracy need of an image."""
     return np.stack([matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)])
@@ -105,8 +113,7 @@ def resampled(
     How often an image is drawn depends on the number of images, `seed` and the replicate alone: two models on the same
     images, in the same order, are measured on the same draws.
     """
-    if replicates < 1:
-        raise ConfigError("a bootstrap needs at least 1 replicate")
+    need_sensible(replicates)
     parts = [scores_of(sums) for sums in _sums(counts, replicates, seed)]
     return Replicates(
         np.concatenate([part.miou for part in parts]),
@@ -139,8 +146,7 @@ def scores_of(sums: Float64[np.ndarray, "sets 3 classes"] | Int64[np.ndarray, "s
 
 def interval(value: float, drawn: Float64[np.ndarray, " replicates"], level: float = LEVEL) -> Interval:
     """The percentile interval of a score: the middle share `level` of its replicates, those that are nan left out."""
-    if not 0 < level < 1:
-        raise ConfigError(f"level = {level:g} must lie between 0 and 1, as in 0.95")
+    need_sensible(level=level)
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return Interval(value, math.nan, math.nan)

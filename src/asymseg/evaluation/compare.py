@@ -8,7 +8,16 @@ import numpy as np
 from asymseg.data.dataset import DataSet
 from asymseg.data.loader import read_pair
 from asymseg.errors import DataError
-from asymseg.evaluation.bootstrap import LEVEL, REPLICATES, SEED, Interval, interval, resampled, scores_of
+from asymseg.evaluation.bootstrap import (
+    LEVEL,
+    REPLICATES,
+    SEED,
+    Interval,
+    interval,
+    need_sensible,
+    resampled,
+    scores_of,
+)
 from asymseg.evaluation.comparison import Comparison
 from asymseg.evaluation.comparison_page import Difference, write_comparison
 from asymseg.evaluation.evaluate import open_split
@@ -66,8 +75,9 @@ def compare(
     Raises:
         DataError: Data or evaluations that cannot be used, or that do not belong together.
         CheckpointError: A model that cannot be loaded.
+        ConfigError: A level or a number of replicates that makes no sense.
     """
-
+    need_sensible(replicates, level)
     sides = [_open(side, device) for side in (a, b)]
     dataset: DataSet | None = None
     records = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from asymseg.data.dataset import DataSet, Pair, open_dataset
 from asymseg.errors import DataError
-from asymseg.evaluation.bootstrap import REPLICATES, bootstrap
+from asymseg.evaluation.bootstrap import REPLICATES, bootstrap, need_sensible
 from asymseg.evaluation.measure import Evaluation as Evaluation
 from asymseg.evaluation.measure import image_miou as image_miou
 from asymseg.evaluation.measure import measure as measure
@@ -82,7 +82,10 @@ def evaluate(
     Raises:
         DataError: Data that cannot be used, or of other classes than the model's.
         CheckpointError: A model that cannot be loaded.
+        ConfigError: Settings of the views or the intervals that make no sense.
     """
+    if replicates:
+        need_sensible(replicates)
     predictor = (
         model if isinstance(model, Predictor) else load(model, device, precision=precision, compile=compile, fold=fold)
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from asymseg.classes import IGNORE
 from asymseg.data.dataset import DataSet
 from asymseg.data.loader import prefetched, read_pair
-from asymseg.errors import DataError
+from asymseg.evaluation.evaluate import open_split
 from asymseg.evaluation.regions import connected_regions, inner
 from asymseg.prediction.predict import Predictor
 
@@ -86,18 +86,11 @@ def find_label_errors(
     Raises:
         DataError: Data that cannot be used, or of other classes than the model's.
     """
-    pairs = dataset.splits.get(split)
-    if not pairs:
-        raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}")
+    dataset, pairs = open_split(predictor.info, dataset, split)
     classes, names = dataset.classes, dataset.classes.names
-    if names != predictor.info.classes.names:
-        raise DataError(
-            f"the model's classes are {', '.join(predictor.info.classes.names)}; the data's are {', '.join(names)}: "
-            "look for label errors with a model of the same classes"
-        )
     best: defaultdict[tuple[str, str], list[tuple[float, int, Suspect]]] = defaultdict(list)
     totals, counts = np.zeros(len(classes)), np.zeros(len(classes))
-    channels = len(predictor.info.mean)
+    channels, seen = len(predictor.info.mean), 0
     decoded = prefetched(pairs, lambda pair: read_pair(pair, classes, channels), workers)
     for done, (pair, (image, label)) in enumerate(zip(pairs, decoded, strict=True), start=1):
         view = _seen(predictor, image, label)
@@ -106,10 +99,11 @@ def find_label_errors(
         counts += np.bincount(view.label[known], minlength=len(classes))
         for suspect in _suspects(view, pair.name, names, seam):
             kept = best[suspect.labelled, suspect.predicted]
-            entry = (suspect.score, -done, suspect)
+            seen += 1
+            entry = (suspect.score, -seen, suspect)  # no two are equal up to the suspects, which have no order
             if len(kept) < most:
                 heapq.heappush(kept, entry)
-            elif entry[:2] > kept[0][:2]:
+            elif entry > kept[0]:
                 heapq.heapreplace(kept, entry)
         if progress is not None:
             progress(done, len(pairs))

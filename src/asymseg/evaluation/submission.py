@@ -31,7 +31,11 @@ def submission_writer(dataset: DataSet, split: str, folder: Path) -> Callable[[s
     ending = origin.submission_ending
     images = dataset.splits.get(split) or dataset.unlabelled.get(split, ())
     expected = {f"{image.name}{ending}" for image in images}
-    strange = sorted(path.name for path in folder.rglob("*.png") if path.name not in expected)
+    strange = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*.png")
+        if path.name not in expected or path.parent != folder
+    )
     if strange:
         raise DataError(f"{folder}: holds other PNGs, such as {strange[0]}; remove them, or name an empty folder")
 
