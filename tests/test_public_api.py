@@ -24,6 +24,7 @@ PUBLIC = [
     "Predictor",
     "TrainingError",
     "__version__",
+    "audit",
     "compare",
     "evaluate",
     "export",
@@ -31,6 +32,8 @@ PUBLIC = [
     "fold",
     "from_pretrained",
     "load",
+    "predict_raster",
+    "predict_video",
     "push_to_hub",
     "train",
 ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from asymseg.classes import Classes
     from asymseg.config import Config
+    from asymseg.data.audit.audit import audit
     from asymseg.errors import AsymsegError, CheckpointError, ConfigError, DataError, ExportError, TrainingError
     from asymseg.evaluation.compare import compare
     from asymseg.evaluation.evaluate import evaluate
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from asymseg.model.foreign.exporting import export_mmseg
     from asymseg.model.hub import from_pretrained, push_to_hub
     from asymseg.prediction.predict import Predictor, load
+    from asymseg.prediction.raster.predict import predict_raster
+    from asymseg.prediction.video import predict_video
     from asymseg.training.train import train
 
     __version__: str
@@ -33,6 +36,7 @@ __all__ = [
     "Predictor",
     "TrainingError",
     "__version__",
+    "audit",
     "compare",
     "evaluate",
     "export",
@@ -40,6 +44,8 @@ __all__ = [
     "fold",
     "from_pretrained",
     "load",
+    "predict_raster",
+    "predict_video",
     "push_to_hub",
     "train",
 ]
@@ -55,6 +61,7 @@ _HOMES = {
     "ExportError": "asymseg.errors",
     "Predictor": "asymseg.prediction.predict",
     "TrainingError": "asymseg.errors",
+    "audit": "asymseg.data.audit.audit",
     "compare": "asymseg.evaluation.compare",
     "evaluate": "asymseg.evaluation.evaluate",
     "fold": "asymseg.model.folding",
@@ -62,6 +69,8 @@ _HOMES = {
     "export_mmseg": "asymseg.model.foreign.exporting",
     "from_pretrained": "asymseg.model.hub",
     "load": "asymseg.prediction.predict",
+    "predict_raster": "asymseg.prediction.raster.predict",
+    "predict_video": "asymseg.prediction.video",
     "push_to_hub": "asymseg.model.hub",
     "train": "asymseg.training.train",
 }
