@@ -9,7 +9,7 @@ from torch import nn
 
 from asymseg.classes import Classes
 from asymseg.data.files import read_mask
-from asymseg.errors import DataError
+from asymseg.errors import ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.prediction.files import find_images, predict_files
@@ -252,3 +252,13 @@ def test_every_kind_of_picture_at_every_size(predictor, tmp_path):
         assert told["column"].tolist() == mask[:, 4:5].tolist()
         for name in ("grey", "grey_alpha", "grey16", "bit"):
             assert told[name].tolist() == np.zeros((6, 9)).tolist()  # equal in all three: the first
+
+
+def test_what_holds_for_all_images_is_said_at_once(photos, tmp_path):
+    network = ANNNet(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
+    predictor = Predictor(network, ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3), "cpu")
+    with pytest.raises(ConfigError, match="takes one look"):
+        predict_files(predictor.seeing(flip=True), photos[0], tmp_path / "out", tile=64)
+    with pytest.raises(ConfigError, match="tile must be at least 1"):
+        predict_files(predictor, photos[0], tmp_path / "out", tile=0)
+    assert not (tmp_path / "out").exists()

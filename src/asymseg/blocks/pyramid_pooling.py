@@ -45,7 +45,7 @@ class PyramidPooling(nn.Module):
         self.register_buffer("grid", torch.tensor(cells).T.contiguous(), persistent=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c {self.num_tokens}"]:
-        if torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type):
+        if _autocasting(x):
             # Autocast would round both products to half precision; an average of many pixels deserves better.
             with torch.autocast(x.device.type, enabled=False):
                 return self.forward(x)
@@ -61,7 +61,7 @@ class PyramidPooling(nn.Module):
         `size` is the whole map's height and width, `corner` the row and column in it at which the part begins. In
         float32 at least, for there may be many parts.
         """
-        if torch.is_autocast_enabled(x.device.type):
+        if _autocasting(x):
             with torch.autocast(x.device.type, enabled=False):
                 return self.part(x, size, corner)
         precise = torch.promote_types(x.dtype, torch.float32)
@@ -108,6 +108,10 @@ def _bands(rows: Float[Tensor, "r h"], x: Float[Tensor, "b c h w"]) -> Float[Ten
     channels, _, width = x.shape[1:]
     last = torch.matmul(rows, x.permute(0, 2, 3, 1).flatten(2))  # channels_last: B H W*C -> B sum(s) W*C
     return last.reshape(-1, rows.shape[0], width, channels).permute(0, 3, 1, 2)
+
+
+def _autocasting(x: Tensor) -> bool:
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
 
 
 def _spans(length: int, size: int) -> list[slice]:

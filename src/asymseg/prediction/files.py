@@ -18,7 +18,7 @@ from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.overlay import draw_overlay
 from asymseg.prediction.predict import Predictor, Result, to_tensor
 from asymseg.prediction.streaming import stream
-from asymseg.prediction.tiles import reach_of
+from asymseg.prediction.tiles import plan_tiles, reach_of
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,13 @@ def predict_files(
     see `asymseg.prediction.streaming`.
 
     An image that cannot be read, or for which there is no memory, is reported and the rest goes on. Raises DataError
-    where nothing is to be read, where two inputs would write the same file, or where an input would be overwritten.
+    where nothing is to be read, where two inputs would write the same file, or where an input would be overwritten;
+    ConfigError for what no image can be predicted with.
     """
     root, paths = find_images(inputs, out)
     targets = _targets(root, paths, out, overlay, probabilities)
     written, failures = [], []
-    by_tiles = None if tile is None else partial(stream, predictor, tile=tile, halo=halo, reach=reach_of(predictor))
+    by_tiles = None if tile is None else _by_tiles(predictor, tile, halo)
 
     def decode(path: Path) -> Tensor | DataError:
         try:
@@ -95,6 +96,12 @@ def find_images(inputs: Path, out: Path | None = None) -> tuple[Path, list[Path]
     if not paths:
         raise DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern in quotes")
     return root, sorted(paths)
+
+
+def _by_tiles(predictor: Predictor, tile: int, halo: int | None) -> Callable[[Tensor], Result]:
+    reach = reach_of(predictor)
+    plan_tiles(predictor, (1, 1), tile, halo, reach)  # what holds for one image holds for all, and is said at once
+    return partial(stream, predictor, tile=tile, halo=halo, reach=reach)
 
 
 def _is_image(path: Path) -> bool:

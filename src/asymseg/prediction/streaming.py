@@ -34,7 +34,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
-from asymseg.errors import ConfigError, DataError
+from asymseg.errors import DataError
 from asymseg.model.annnet import pad_for
 from asymseg.model.by_tokens import (
     Block,
@@ -49,7 +49,7 @@ from asymseg.model.by_tokens import (
 from asymseg.model.reach import Reach
 from asymseg.prediction.execution import normalised
 from asymseg.prediction.predict import ImageSource, Predictor, Result, to_tensor
-from asymseg.prediction.tiles import TensorSource, Tile, TileSource, plan_tiles
+from asymseg.prediction.tiles import TensorSource, Tile, TileSource, check_one_look, plan_tiles
 from asymseg.prediction.upsampling import NUMBERS_AT_ONCE
 
 __all__ = ["TensorSource", "Tile", "TileSource", "Tokens", "gather_tokens", "plan_tiles", "predict_tile", "stream"]
@@ -101,7 +101,7 @@ def gather_tokens(
     Raises ConfigError where the predictor sees an image more than once.
     """
     network = check_by_tokens(predictor.network)
-    _check_one_look(predictor)
+    check_one_look(predictor)
     fusion, context = fusion_block(network), context_block(network)
     total = len(tiles) * sum(block is not None for block in (fusion, context))
 
@@ -163,7 +163,7 @@ def stream(
     reach: Reach | None = None,
     progress: Progress | None = None,
 ) -> Result:
-    """What `predictor(source)` gives, for less memory and more time: with the context of the whole image, in tiles.
+    """What `predictor(source)` gives in the mode "whole", for less memory and more time: by tiles, with its context.
 
     `tile`, `halo` and `reach` are those of `plan_tiles`. The image itself is read whole; for one too large for that,
     give `gather_tokens` and `predict_tile` a source that reads parts.
@@ -265,13 +265,3 @@ def _blend(x: Float[Tensor, "b n i j"], places: Float64[Tensor, " r"], dim: int)
     first = before.long().to(x.device)
     second = (first + 1).clamp_(max=x.shape[dim] - 1)
     return torch.lerp(x.index_select(dim, first), x.index_select(dim, second), share[:, None] if dim == 2 else share)
-
-
-def _check_one_look(predictor: Predictor) -> None:
-    seeing = predictor.info.seeing
-    if seeing.scales != (1.0,) or seeing.flip:
-        raise ConfigError(
-            "context of the whole image by tiles takes one look at it, but this predictor takes several "
-            f"(scales {', '.join(map(str, seeing.scales))}, flip {seeing.flip}); "
-            "use predictor.seeing(scales=(1.0,), flip=False)"
-        )

@@ -88,8 +88,10 @@ def plan_tiles(
     many as the backbone looks at, which makes tiles exact. `reach` is what `reach_of` gives, which takes a
     second or more; pass it in for many images.
 
-    Raises ConfigError for a network whose context is not made of tokens, and where no halo is given and none is enough.
+    Raises ConfigError for a network whose context is not made of tokens, where no halo is given and none is enough, and
+    where the predictor sees an image more than once.
     """
+    check_one_look(predictor)
     if tile < 1 or (halo is not None and halo < 0):
         raise ConfigError(f"tile must be at least 1 and halo at least 0, not {tile} and {halo}")
     network, reach = check_by_tokens(predictor.network), reach or reach_of(predictor)
@@ -113,6 +115,17 @@ def plan_tiles(
 def reach_of(predictor: Predictor) -> Reach:
     """How far the predictor's backbone looks. Raises ConfigError for a network whose context is not made of tokens."""
     return measure_reach(check_by_tokens(predictor.network).backbone, len(predictor.info.mean))
+
+
+def check_one_look(predictor: Predictor) -> None:
+    """Raise ConfigError for a predictor that sees an image more than once; windows are of no meaning here."""
+    seeing = predictor.info.seeing
+    if seeing.scales != (1.0,) or seeing.flip:
+        raise ConfigError(
+            "context of the whole image by tiles takes one look at it, but this predictor takes several "
+            f"(scales {', '.join(map(str, seeing.scales))}, flip {seeing.flip}); "
+            "use predictor.seeing(scales=(1.0,), flip=False)"
+        )
 
 
 def _spans(length: int, tile: int, around: int, align: int) -> list[tuple[slice, slice]]:
