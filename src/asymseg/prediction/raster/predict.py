@@ -78,7 +78,8 @@ def predict_raster(
     if polygons is not None:
         check_polygons(polygons)
     with Raster(source, predictor.info, bands) as raster, raster.cached(tile):
-        _check_out(out, raster)
+        shares = out.with_name(f"{out.stem}_probabilities.tif") if probabilities else None
+        _check_out(out, shares, polygons, raster)
         if context == "image":
             work = streamed(predictor, raster, tile, overlap)
         else:
@@ -88,7 +89,12 @@ def predict_raster(
             "input": [str(source.resolve()), *_fingerprint(raster)],
             "setting": [context, tile, overlap, raster.bands, probabilities],
             "version": version("asymseg"),
-            "arithmetic": [torch.__version__, str(predictor.device), predictor.coarse.precision],
+            "arithmetic": [
+                torch.__version__,
+                str(predictor.device),
+                predictor.coarse.precision,
+                predictor.coarse.compiling,
+            ],
         }
         with unfinished(out, settings) as state:
             _check_room(state, raster, len(predictor.info.classes) if probabilities else 0)
@@ -98,7 +104,6 @@ def predict_raster(
             elif state.rows:
                 say(f"going on at tile {resumed} of {work.rows * work.across}, where a run was stopped")
             work.run(state, probabilities, progress)
-            shares = out.with_name(f"{out.stem}_probabilities.tif") if probabilities else None
             if shares is not None:
                 say("writing the probabilities")
                 described = describe_pixels(state.path(SHARES), raster.size, len(predictor.info.classes))
@@ -141,12 +146,13 @@ def _fingerprint(raster: Raster) -> list[object]:
     return facts
 
 
-def _check_out(out: Path, raster: Raster) -> None:
+def _check_out(out: Path, shares: Path | None, polygons: Path | None, raster: Raster) -> None:
     sources = {Path(name).resolve() for name in (raster.path, *raster.dataset.files)}
-    if out.resolve() in sources:
-        raise DataError(f"{out}: is the raster itself, or a part of it; choose another -o")
-    if out.is_dir():
-        raise DataError(f"{out}: a folder; give -o a file NAME.tif")
+    for path in (out, shares, polygons):
+        if path is not None and path.resolve() in sources:
+            raise DataError(f"{path}: is the raster itself, or a part of it; choose another name for the result")
+        if path is not None and path.is_dir():
+            raise DataError(f"{path}: a folder; give the result the name of a file")
 
 
 def _check_room(state: Unfinished, raster: Raster, shares: int) -> None:
