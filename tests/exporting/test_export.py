@@ -79,7 +79,10 @@ def network() -> ANNNet:
 def exported(network: ANNNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folded network as a file that takes bytes and gives logits."""
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
+    network.train()
     unchecked(export, (network, INFO), path, from_bytes=True)
+    assert network.training  # it is its user's, and stays as it was
+    network.eval()
     return path
 
 
@@ -184,12 +187,35 @@ def test_a_file_that_differs_is_refused(network, output):
         verify(lambda image: right(image)[..., 1:], graph, 1e-4, sizes)
     with pytest.raises(ExportError, match=r"fails at 1 x 16 x 24 .*: no kernel for that$"):
         verify(failing, graph, 1e-4, sizes)
-    assert {case.height for case in verify(right, graph, 1e-4, sizes, least=17)} == {33}
+    cases = verify(right, graph, 1e-4, sizes, least=17)
+    assert [(case.height, case.width) for case in cases[::2]] == [(17, 24), (33, 17)]  # none is left out
+
+
+def test_a_single_size_is_tried_in_both_batches_however_large(network):
+    graph = Graph(network, INFO, Signature())
+    right = lambda image: graph(torch.from_numpy(image)).detach().numpy()  # noqa: E731
+    assert [case.batch for case in verify(right, graph, 1e-4, ((208, 208),))] == [1, 3]
+    assert [case.batch for case in verify(right, graph, 1e-4, ((208, 208), (16, 16)))] == [1, 1, 3]
+
+
+def test_a_network_that_says_nothing_is_compared_too():
+    network = small_network()
+    nn.init.zeros_(network.classifier.weight)
+    nn.init.zeros_(network.classifier.bias)
+    graph = Graph(network, INFO, Signature())
+    zeros = lambda image: np.zeros((len(image), 3, *image.shape[2:]), np.float32)  # noqa: E731
+    assert {case.error for case in verify(zeros, graph, 1e-4, ((16, 16),))} == {0}
+    with pytest.raises(ExportError, match="differs"):
+        verify(lambda image: zeros(image) + 1, graph, 1e-4, ((16, 16),))
 
 
 def test_what_cannot_be_is_said_in_a_line(network, tmp_path):
     with pytest.raises(ConfigError, match=r"model\.bin: the suffix says no format; name it NAME\.onnx or NAME\.pt2"):
         export((network, INFO), tmp_path / "model.bin")
+    with pytest.raises(ConfigError, match=r"model\.onnx: the format program has the suffix \.pt2"):
+        export((network, INFO), tmp_path / "model.onnx", format="program")
+    with pytest.raises(ConfigError, match=r"model\.pt2: the format onnx has the suffix \.onnx"):
+        export((network, INFO), tmp_path / "model.pt2", format="onnx")
     with pytest.raises(ConfigError, match="size must be a height and a width above 0, not 0 5"):
         export((network, INFO), tmp_path / "model.onnx", size=(0, 5))
     with pytest.raises(ConfigError, match="output = 'mask' is not one of logits, probabilities, class_map"):

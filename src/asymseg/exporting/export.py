@@ -53,8 +53,9 @@ def export(
 ) -> Exported:
     """Write a network as a file for another runtime; a file that is not equal to the network is not written.
 
-    The file takes any batch, height and width. Before it gets its name it is run at nine sizes and two batches,
-    odd, tiny, wide and large ones among them, and compared with the network in its plain form.
+    The file takes any batch, height and width, but for what `asymseg.exporting.program` says. Before it gets its name
+    it is run at all of `SIZES`, odd, tiny, wide and large ones, in batches of one and three, and compared with the
+    network in its plain form. The network that is given stays as it was.
 
     Args:
         model: What `asymseg.load` takes, or a network and what travels with it.
@@ -74,11 +75,11 @@ def export(
         CheckpointError: A model that cannot be loaded.
     """
     path = Path(path)
-    format = format or _format_of(path)
+    format = _format_of(path, format)
     signature = _signature(output, from_bytes, size, half)
     tell = progress or (lambda _: None)
     network, info = model if isinstance(model, tuple) else open_model(model)
-    network = network.cpu().eval()
+    network = copy.deepcopy(network).cpu().eval()
     tolerance = HALF_TOLERANCE if half else TOLERANCE
     plain = Graph(network, info, _signature(output, from_bytes, size, half=False))
     exported = fold_network(network) if fold and type(network) is ANNNet else copy.deepcopy(network)
@@ -131,10 +132,14 @@ def _write_package(graph: Graph, content: dict[str, Any], path: Path, tell: Tell
     return prove(open_package(path), smallest_side(program))
 
 
-def _format_of(path: Path) -> Format:
+def _format_of(path: Path, wanted: Format | None) -> Format:
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{path}: the suffix says no format; name it {' or '.join('NAME' + end for end in SUFFIXES)}")
-    return SUFFIXES[path.suffix]
+    if wanted is not None and wanted not in get_args(Format):
+        raise ConfigError(f"format = {wanted!r} is not one of {', '.join(get_args(Format))}")
+    if wanted is not None and (wanted == "onnx") != (path.suffix == ".onnx"):
+        raise ConfigError(f"{path}: the format {wanted} has the suffix {'.onnx' if wanted == 'onnx' else '.pt2'}")
+    return wanted or SUFFIXES[path.suffix]
 
 
 def _signature(output: Output, from_bytes: bool, size: tuple[int, int] | None, half: bool) -> Signature:
