@@ -13,6 +13,7 @@ from asymseg.cli import main
 from asymseg.data.files import read_mask
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.prediction.predict import Predictor
 
 Run = Callable[..., tuple[int, str]]
 
@@ -60,16 +61,38 @@ def test_a_raster_with_its_polygons(model: Path, raster: Path, run: Run, tmp_pat
     import rasterio
 
     flags = ("--tile", "64", "--overlap", "16", "--polygons", tmp_path / "regions.geojson", "--probabilities")
-    code, output = run(model, raster, "-o", tmp_path / "out", *flags)
+    out = tmp_path / "out[red]"  # which rich would take for a colour
+    code, output = run(model, raster, "-o", out, *flags)
     assert code == 0, output
+    assert f"classes in {out / 'scene.tif'}" in output
     assert "120 x 96 pixels predicted" in output
     assert "regions in" in output
     assert (tmp_path / "regions.geojson").is_file()
-    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    names = sorted(path.name for path in out.iterdir())
     assert names == ["scene.tif", "scene_probabilities.tif"]
-    with rasterio.open(tmp_path / "out" / "scene.tif") as dataset:
+    with rasterio.open(out / "scene.tif") as dataset:
         assert dataset.shape == (96, 120)
         assert dataset.crs == "EPSG:32633"
+
+
+def test_a_raster_that_is_stopped_goes_on_as_the_message_says(model, raster, run, tmp_path, monkeypatch) -> None:
+    predict, calls = Predictor.probabilities, []
+
+    def stopped(self, image):
+        calls.append(image)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return predict(self, image)
+
+    command = (model, raster, "-o", tmp_path / "a.tif", "--tile", "64", "--overlap", "16")  # two rows of three
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "probabilities", stopped)
+        code, output = run(*command)
+    assert code == 130
+    assert "a raster where it was by the same command again" in output
+    code, output = run(*command)
+    assert code == 0, output
+    assert "going on at tile 3 of 6" in output
 
 
 def test_a_raster_with_the_context_of_the_whole_image(model: Path, raster: Path, run: Run, tmp_path: Path) -> None:
@@ -91,6 +114,7 @@ def test_mistakes_are_one_line(model: Path, raster: Path, run: Run, tmp_path: Pa
         (("-o", tmp_path / "a.tif", "--bands", "1", "2"), "2 bands where the network takes 3"),
         (("-o", tmp_path / "a.tif", "--overlap", "2000"), "overlap = 2000"),
         (("-o", tmp_path / "a.png", "--bands", "1", "2", "3"), "taken for a picture"),
+        (("-o", tmp_path / "a.tif", "--masks", tmp_path / "masks"), "--masks is for videos"),
         (("-o", tmp_path / "a.tif", "--polygons", tmp_path / "a.shp"), "NAME.gpkg or NAME.geojson"),
     ):
         code, output = run(model, raster, *flags)
@@ -116,6 +140,9 @@ def test_a_video_that_is_cut_short(model: Path, run: Run, tmp_path: Path) -> Non
     code, output = run(model, path, "-o", tmp_path / "whole.mp4", "--opacity", "0.3")
     assert code == 0, output
     assert "30 frames predicted" in output
+    code, output = run(model, path, "-o", tmp_path / "none.mp4", "--probabilities")
+    assert code == 2
+    assert "--probabilities are not for it" in output
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     code, output = run(model, path, "-o", tmp_path / "out", "--masks", tmp_path / "masks")

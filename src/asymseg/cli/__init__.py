@@ -27,6 +27,7 @@ app = cyclopts.App(
     default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=(), consume_multiple=True),
     help_format="plaintext",
     result_action="return_value",
+    suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
 for command in (sample, check, train, evaluate, compare, predict, export, models):
     app.command(command)
@@ -46,4 +47,8 @@ def main(arguments: list[str] | None = None) -> None:
     except pydantic.ValidationError as error:
         fail(explain(error))
     except KeyboardInterrupt:
-        fail("stopped; a training run goes on from its last checkpoint by --resume", code=130)
+        fail(
+            "stopped; a training run goes on from its last checkpoint by --resume, a raster where it was by the same "
+            "command again",
+            code=130,
+        )

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from asymseg.cli.terminal import make_console, progress_bar, say_compile_time
+from asymseg.cli.terminal import make_console, progress_bar, say_compile_time, warnings_in_a_line
 
 
 def evaluate(
@@ -99,11 +99,11 @@ def evaluate(
     )
     dataset = open_dataset(data) if submission is not None and data is not None else data
     if submission is not None and isinstance(dataset, DataSet) and split in dataset.unlabelled:
-        with progress_bar(console, "predict") as advance:
+        with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
             count = submit(predictor, dataset, split, submission, workers, advance)
         console.print(f"{split}: wrote {count} predictions to {submission}", markup=False, highlight=False)
         return
-    with progress_bar(console, "evaluate") as advance:
+    with progress_bar(console, "evaluate") as advance, warnings_in_a_line(console):
         result = run(
             predictor,
             dataset,

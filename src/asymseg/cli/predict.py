@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from asymseg.cli.rasters import predict_one_raster
-from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_compile_time, warnings_in_a_line
+from asymseg.cli.terminal import (
+    PARTLY_FAILED,
+    make_console,
+    progress_bar,
+    say_compile_time,
+    say_failure,
+    warnings_in_a_line,
+)
 from asymseg.cli.videos import predict_one_video
 from asymseg.errors import ConfigError
 
@@ -86,8 +93,8 @@ def predict(
     tile
         Rasters, and images with --context image: height and width of what the network sees at once.
     overlap
-        Rasters: pixels by which tiles overlap, and over which one fades into the next; by default 128. With --context
-        image, what is read around each; by default all that the backbone looks at.
+        Rasters: pixels by which tiles overlap, and over which one fades into the next; by default 128 or half a tile.
+        With --context image, what is read around each; by default all that the backbone looks at.
     context
         Rasters: whether the network's blocks see a tile or the whole image, for which it is read up to three times.
         Images, which they see whole anyhow: image runs the rest by tiles, in less memory and several times as long.
@@ -115,7 +122,15 @@ def predict(
         flip=flip,
         average=average,
     )
-    if is_raster(inputs, out):
+    raster = is_raster(inputs, out)
+    video = not raster and is_video(inputs)
+    if masks is not None and not video:
+        raise ConfigError(f"{inputs}: no video, and --masks is for videos; leave it out")
+    if video and (bands is not None or polygons is not None or probabilities):
+        raise ConfigError(
+            f"{inputs}: a video, and --bands, --polygons and --probabilities are not for it; leave them out"
+        )
+    if raster:
         predict_one_raster(
             predictor,
             inputs,
@@ -128,7 +143,7 @@ def predict(
             polygons=polygons,
         )
         return
-    if is_video(inputs):
+    if video:
         predict_one_video(predictor, inputs, out, opacity=opacity, masks=masks)
         return
     if bands is not None or polygons is not None:
@@ -146,7 +161,11 @@ def predict(
         )
     say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:
-        console.print(f"[red]failed[/red] {failure}", highlight=False)
-    console.print(f"{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}")
+        say_failure(failure, console)
+    console.print(
+        f"{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}",
+        markup=False,
+        highlight=False,
+    )
     if outcome.failures:
         sys.exit(PARTLY_FAILED)

@@ -42,6 +42,6 @@ def predict_one_raster(
             say=console.print,
         )
     height, width = outcome.size
-    console.print(f"{width} x {height} pixels predicted; classes in {outcome.path}", highlight=False)
+    console.print(f"{width} x {height} pixels predicted; classes in {outcome.path}", markup=False, highlight=False)
     if outcome.regions is not None:
-        console.print(f"{outcome.regions} regions in {polygons}", highlight=False)
+        console.print(f"{outcome.regions} regions in {polygons}", markup=False, highlight=False)

@@ -77,3 +77,10 @@ def say_compile_time(seconds: dict[tuple[int, ...], float], console: "Console") 
         console.print(
             f"of that, {sum(seconds.values()):.0f} s compiled the network for {len(seconds)} size(s) of image"
         )
+
+
+def say_failure(failure: str, console: "Console") -> None:
+    """Tell in a line what could not be done; names of files may hold what looks like rich's markup."""
+    from rich.text import Text
+
+    console.print(Text.assemble(("failed", "red"), " ", failure), highlight=False)

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar
+from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_failure, warnings_in_a_line
 
 if TYPE_CHECKING:
     from asymseg.prediction.predict import Predictor
@@ -17,10 +17,10 @@ def predict_one_video(predictor: "Predictor", source: Path, out: Path, *, opacit
     console = make_console()
     if out.suffix.lower() not in VIDEO_SUFFIXES:
         out = out / f"{source.stem}_overlay.mp4"
-    with progress_bar(console, "predict", "frames") as advance:
+    with progress_bar(console, "predict", "frames") as advance, warnings_in_a_line(console):
         outcome = write_video(predictor, source, out, opacity=opacity, masks=masks, progress=advance)
     if outcome.failure:
-        console.print(f"[red]failed[/red] {outcome.failure}", highlight=False)
-    console.print(f"{outcome.frames} frames predicted; video in {outcome.path}", highlight=False)
+        say_failure(outcome.failure, console)
+    console.print(f"{outcome.frames} frames predicted; video in {outcome.path}", markup=False, highlight=False)
     if outcome.failure:
         sys.exit(PARTLY_FAILED)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from asymseg.errors import AsymsegError, DataError
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.raster.predict import predict_raster
-from asymseg.prediction.raster.reading import is_raster
+from asymseg.prediction.raster.reading import Raster, is_raster
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
@@ -283,7 +284,7 @@ def stopped(predictor: Predictor, source: Path, out: Path, **settings: Any) -> N
 @pytest.mark.parametrize("changed", ["setting", "input", "model"])
 def test_what_has_changed_starts_anew(predictor, pixels, tmp_path, changed):
     source = put(tmp_path / "in.tif", pixels)
-    stopped(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
+    stopped(predictor, source, tmp_path / "out.tif", tile=64)
     overlap = 16
     if changed == "setting":
         overlap = 8
@@ -325,6 +326,12 @@ def test_the_input_is_not_overwritten(predictor, pixels, tmp_path):
     )
     with pytest.raises(DataError, match="a part of it"):
         predict_raster(predictor, tmp_path / "in.vrt", source)
+    source = source.rename(tmp_path / "other_probabilities.tif")
+    with pytest.raises(DataError, match="other_probabilities.tif: is the raster itself"):
+        predict_raster(predictor, source, tmp_path / "other.tif", probabilities=True)
+    source = source.rename(tmp_path / "in.gpkg")  # what is in a file tells GDAL, and not its name
+    with pytest.raises(DataError, match="in.gpkg: is the raster itself"):
+        predict_raster(predictor, source, tmp_path / "out.tif", polygons=source)
 
 
 def test_a_damaged_part_is_named_and_what_is_done_is_kept(predictor, tmp_path):
@@ -334,10 +341,30 @@ def test_a_damaged_part_is_named_and_what_is_done_is_kept(predictor, tmp_path):
     content[-3000:] = bytes(3000)
     source.write_bytes(content)
     with pytest.raises(DataError, match=r"in.tif, rows 86-150, columns .*damaged") as caught:
-        predict_raster(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
+        predict_raster(predictor, source, tmp_path / "out.tif", tile=64)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.tif").exists()
     assert json.loads((tmp_path / ".out.tif.unfinished" / "state.json").read_text())["rows"] == 2
+
+
+def test_who_reads_ahead_stops_before_the_raster_is_closed(predictor, pixels, tmp_path, monkeypatch):
+    closed, read = [], Raster.read_valid
+
+    def slowly(raster, rows, columns):
+        time.sleep(0.1)
+        closed.append(raster.dataset.closed)
+        return read(raster, rows, columns)
+
+    def interrupted(image):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Raster, "read_valid", slowly)
+    monkeypatch.setattr(predictor, "probabilities", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict_raster(predictor, put(tmp_path / "in.tif", pixels), tmp_path / "out.tif", tile=64)
+    time.sleep(0.3)
+    assert closed
+    assert not any(closed)
 
 
 def test_other_mistakes_are_named(predictor, pixels, tmp_path):

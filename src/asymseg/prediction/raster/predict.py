@@ -59,11 +59,11 @@ def predict_raster(
 ) -> RasterOutcome:
     """Write the classes of a raster as a cloud-optimised GeoTIFF: palette, class names, georeference, 255 for no data.
 
-    With the context "tile" the network sees tiles of `tile` x `tile` pixels. Where they overlap (by 128 pixels, if not
-    said otherwise) their probabilities are averaged, as the mode "slide" has it with tapered windows; within a tile the
-    predictor sees as it always does. With the context "image" each tile is predicted with that of the whole image, for
-    which the raster is read up to three times; `overlap` is then what is read around a tile, by default all that the
-    backbone looks at (`asymseg.prediction.streaming`).
+    With the context "tile" the network sees tiles of `tile` x `tile` pixels. Where they overlap (by 128 pixels or half
+    a tile, if not said otherwise) their probabilities are averaged, as the mode "slide" has it with tapered windows;
+    within a tile the predictor sees as it always does. With the context "image" each tile is predicted with that of the
+    whole image, for which the raster is read up to three times; `overlap` is then what is read around a tile, by
+    default all that the backbone looks at (`asymseg.prediction.streaming`).
 
     Memory is that of a tile. The pixels that are done lie on the disk, one byte each, in a hidden folder beside `out`.
 
@@ -83,7 +83,7 @@ def predict_raster(
         if context == "image":
             work = streamed(predictor, raster, tile, overlap)
         else:
-            work = blended(predictor, raster, tile, 128 if overlap is None else overlap)
+            work = blended(predictor, raster, tile, min(128, tile // 2) if overlap is None else overlap)
         settings = {
             "model": model_key(predictor.network, predictor.info),
             "input": [str(source.resolve()), *_fingerprint(raster)],

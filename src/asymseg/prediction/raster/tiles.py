@@ -1,6 +1,7 @@
 """Two ways to predict a raster in rows of tiles: each tile by itself and blended, or with the whole image's context."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -42,14 +43,15 @@ def blended(predictor: Predictor, raster: Raster, tile: int, overlap: int) -> Wo
         for row in range(state.rows, len(rows.starts)):
             above = state.sums(row - 1, across) if row > 0 else repeat(None)
             left = None
-            for column, (image, valid) in enumerate(_read_row(raster, span(rows, row), columns)):
-                shares = predictor.probabilities(image) if valid.any() else None
-                sums, below, left = add_tile(shares, (row, column), rows, columns, left, next(above), classes)
-                valid = valid[: sums.shape[1], : sums.shape[2]]
-                corner = (rows.starts[row], columns.starts[column])
-                put_shares(state, sums, valid, corner, raster.size[1], probabilities)
-                state.keep_sums(row, column, below)
-                progress(row * across + column + 1, len(rows.starts) * across)
+            with closing(_read_row(raster, span(rows, row), columns)) as parts:
+                for column, (image, valid) in enumerate(parts):
+                    shares = predictor.probabilities(image) if valid.any() else None
+                    sums, below, left = add_tile(shares, (row, column), rows, columns, left, next(above), classes)
+                    valid = valid[: sums.shape[1], : sums.shape[2]]
+                    corner = (rows.starts[row], columns.starts[column])
+                    put_shares(state, sums, valid, corner, raster.size[1], probabilities)
+                    state.keep_sums(row, column, below)
+                    progress(row * across + column + 1, len(rows.starts) * across)
             state.advance(*_files(probabilities))
 
     return Work(len(rows.starts), across, run)
@@ -93,10 +95,15 @@ def streamed(predictor: Predictor, raster: Raster, tile: int, halo: int | None) 
     return Work(len(tiles) // across, across, run)
 
 
-def _read_row(raster: Raster, rows: slice, columns: Axis) -> Iterator[tuple[Tensor, Bool[np.ndarray, "h w"]]]:
-    """Each tile of a row and which of its pixels hold data, read while the one before is predicted."""
+def _read_row(
+    raster: Raster, rows: slice, columns: Axis
+) -> Generator[tuple[Tensor, Bool[np.ndarray, "h w"]], None, None]:
+    """Each tile of a row and which of its pixels hold data, read while the one before is predicted.
+
+    To be closed, so that nobody reads on when the raster is closed.
+    """
     parts = [span(columns, number) for number in range(len(columns.starts))]
-    return prefetched(parts, lambda part: raster.read_valid(rows, part), 1)  # one thread: a dataset is not for two
+    yield from prefetched(parts, lambda part: raster.read_valid(rows, part), 1)  # one thread: a dataset is not for two
 
 
 def _files(probabilities: bool) -> tuple[str, ...]:
