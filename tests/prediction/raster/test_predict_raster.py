@@ -284,7 +284,7 @@ def stopped(predictor: Predictor, source: Path, out: Path, **settings: Any) -> N
 @pytest.mark.parametrize("changed", ["setting", "input", "model"])
 def test_what_has_changed_starts_anew(predictor, pixels, tmp_path, changed):
     source = put(tmp_path / "in.tif", pixels)
-    stopped(predictor, source, tmp_path / "out.tif", tile=64)
+    stopped(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
     overlap = 16
     if changed == "setting":
         overlap = 8
@@ -341,7 +341,7 @@ def test_a_damaged_part_is_named_and_what_is_done_is_kept(predictor, tmp_path):
     content[-3000:] = bytes(3000)
     source.write_bytes(content)
     with pytest.raises(DataError, match=r"in.tif, rows 86-150, columns .*damaged") as caught:
-        predict_raster(predictor, source, tmp_path / "out.tif", tile=64)
+        predict_raster(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.tif").exists()
     assert json.loads((tmp_path / ".out.tif.unfinished" / "state.json").read_text())["rows"] == 2
