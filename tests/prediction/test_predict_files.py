@@ -262,3 +262,23 @@ def test_what_holds_for_all_images_is_said_at_once(photos, tmp_path):
     with pytest.raises(ConfigError, match="tile must be at least 1"):
         predict_files(predictor, photos[0], tmp_path / "out", tile=0)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "name", "words"),
+    [
+        ("photos/b.png", "mask.jpg", "a mask is a PNG, NAME.png; or give a folder"),
+        ("photos/b.png", "mask.MP4", "a mask is a PNG"),
+        ("photos", "mask.png", "there are 3 images; give a folder"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_not_taken_for_a_folder(tmp_path, photos, predictor, inputs, name, words):
+    with pytest.raises(ConfigError, match=words):
+        predict_files(predictor, tmp_path / inputs, tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_may_be_named_like_a_file(tmp_path, photos, predictor):
+    (tmp_path / "v1.png").mkdir()
+    predict_files(predictor, tmp_path / "photos" / "b.png", tmp_path / "v1.png", overlay=False)
+    assert files(tmp_path / "v1.png") == ["b.png"]

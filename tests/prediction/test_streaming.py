@@ -339,5 +339,5 @@ def test_a_network_of_ones_own_is_refused():
 
 @pytest.mark.parametrize("arguments", [{"tile": 0}, {"tile": 8, "halo": -1}])
 def test_senseless_tiles_are_refused(arguments):
-    with pytest.raises(ConfigError, match="tile must be at least 1 and halo at least 0"):
+    with pytest.raises(ConfigError, match=r"= (0|-1): tile must be at least 1 and halo at least 0"):
         plan_tiles(make(), (100, 100), **arguments)

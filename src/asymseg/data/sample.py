@@ -51,6 +51,8 @@ def make_scene(
 def write_sample(folder: Path, train: int = 256, val: int = 64, test: int = 64) -> None:
     """Write scenes as a data set into a folder that is new or empty; whole or not at all."""
     folder = folder.resolve()
+    if min(train, val, test) < 0:
+        raise DataError(f"{folder}: {train}, {val} and {test} scenes to train, val and test; give 0 or more of each")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: already there and not an empty folder; choose another name, or remove it")
     with atomic_folder(folder) as part:

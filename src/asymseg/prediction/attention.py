@@ -142,7 +142,7 @@ def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
     fits = seeing.mode == "whole" or all(side <= most for side, most in zip(size, seeing.window, strict=True))
     if not fits or seeing.scales != (1.0,) or seeing.flip:
         raise ConfigError(
-            "attention is that of one look at the whole image, but this predictor takes several; use "
+            "attention is that of one look at the whole image at its own size, and this predictor sees otherwise; use "
             'predictor.seeing(mode="whole", scales=(1.0,), flip=False)'
         )
     fusion, context = fusion_block(network), network.context

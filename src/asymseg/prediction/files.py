@@ -19,6 +19,7 @@ from asymseg.prediction.overlay import draw_overlay
 from asymseg.prediction.predict import Predictor, Result, to_tensor
 from asymseg.prediction.streaming import stream
 from asymseg.prediction.tiles import plan_tiles, reach_of
+from asymseg.prediction.video import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def predict_files(
 
     An image that cannot be read, or for which there is no memory, is reported and the rest goes on. Raises DataError
     where nothing is to be read, where two inputs would write the same file, or where an input would be overwritten;
-    ConfigError for what no image can be predicted with.
+    ConfigError for what no image can be predicted with, and where `out` is named as a file that cannot be written.
     """
     root, paths = find_images(inputs, out)
     targets = _targets(root, paths, out, overlay, probabilities)
@@ -117,6 +118,9 @@ def _targets(root: Path, paths: Sequence[Path], out: Path, overlay: bool, probab
     """Where each mask goes: the image's place below `root`, with the suffix png; or `out` itself, for one image."""
     if len(paths) == 1 and out.suffix.lower() == ".png" and not out.is_dir():
         targets = [out]
+    elif out.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES) and not out.is_dir():
+        why = "a mask is a PNG, NAME.png; or" if len(paths) == 1 else f"there are {len(paths)} images;"
+        raise ConfigError(f"-o {out}: {why} give a folder")
     else:
         targets = [(out / path.relative_to(root)).with_suffix(".png") for path in paths]
     sources: dict[Path, Path] = {}

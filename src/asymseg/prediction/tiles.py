@@ -93,12 +93,13 @@ def plan_tiles(
     """
     check_one_look(predictor)
     if tile < 1 or (halo is not None and halo < 0):
-        raise ConfigError(f"tile must be at least 1 and halo at least 0, not {tile} and {halo}")
+        given = f"tile = {tile}" if tile < 1 else f"halo (--overlap) = {halo}"
+        raise ConfigError(f"{given}: tile must be at least 1 and halo at least 0")
     network, reach = check_by_tokens(predictor.network), reach or reach_of(predictor)
     if halo is None and reach.radius is None:
         raise ConfigError(
             "the backbone looks at the whole image (by squeeze-and-excite, a norm over pixels or attention), so no "
-            "halo makes tiles equal to it; give a halo, such as 256 pixels, to accept what that changes"
+            "halo makes tiles equal to it; give one, such as --overlap 256 (halo=256), to accept what that changes"
         )
     around = reach.radius if halo is None else halo
     assert around is not None

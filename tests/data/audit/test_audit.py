@@ -162,6 +162,11 @@ def test_ids_that_begin_at_one_or_are_stretched_get_their_own_cure(small: Path) 
     assert "multiples of 85" in only(audit(small), "undeclared-ids").cure
 
 
+def test_one_stray_id_among_known_ones_is_no_stretched_mask(small: Path) -> None:
+    rewrite(small, lambda ids: np.where(ids == 2, 77, ids).astype(np.uint8))
+    assert "map them in classes.json" in only(audit(small), "undeclared-ids").cure
+
+
 def test_a_stray_id_is_suspected_where_classes_are_inferred_and_refused_where_they_are_not(small: Path) -> None:
     place = places(small)[0]
     ids = place.ids().copy()

@@ -121,7 +121,7 @@ def _undeclared(pairs: Sequence[PairFacts], classes: Classes | None, colours: bo
     ]
     kind = "colours" if colours else "ids"
     message = f"{kind} that no class has in {the_masks(guilty)}: {listed(found, _SHOWN)}"
-    cure = _colour_cure(classes) if colours else _id_cure(sorted(pixels), classes)
+    cure = _colour_cure(classes) if colours else _id_cure(sorted(pixels), guilty, classes)
     return [of_masks("error", f"undeclared-{kind}", message, cure, guilty)]
 
 
@@ -131,14 +131,15 @@ def _colour_cure(classes: Classes | None) -> str:
     return 'add them to classes.json under "palette", or as "ignore_color" the one that does not count'
 
 
-def _id_cure(values: list[int], classes: Classes | None) -> str:
+def _id_cure(values: list[int], guilty: Sequence[PairFacts], classes: Classes | None) -> str:
     """What to do, with a guess at why the ids are what they are."""
     count = 0 if classes is None else len(classes)
     if classes is not None and classes.values is None:
         if values == [count]:
             return f'if the ids begin at 1, map 1 to {count} in classes.json under "values", and 0 to null'
-        step = values[0]
-        if count > 1 and step > 1 and all(value % step == 0 and value // step < count for value in values):
+        present = {value for facts in guilty for value in facts.mask.values or {}} - {0, classes.ignore} | {*values}
+        step = min(present)
+        if count > 1 and step > 1 and all(value % step == 0 and value // step < count for value in present):
             return f"they are multiples of {step}, as in masks made to be looked at: divide by {step}"
     return 'map them in classes.json under "values", or set "ignore" to the one that does not count'
 
