@@ -186,6 +186,7 @@ def test_the_command_says_it_in_one_line(data, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "val, 8 images: mIoU of A 0." in said
     assert "B above A in 100.0 % of replicates: B is better; see " in said
+    assert "images are few for a verdict" in said
     assert {path.name for path in (tmp_path / "c").iterdir()} == {"compare.json", "compare.html"}
 
 

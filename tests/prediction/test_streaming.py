@@ -302,7 +302,7 @@ class Global(Local):
 
 def test_a_backbone_that_looks_at_all_needs_a_halo_in_so_many_words():
     predictor = make(Global())
-    with pytest.raises(ConfigError, match="looks at the whole image .* give a halo") as caught:
+    with pytest.raises(ConfigError, match="looks at the whole image .* give one, such as --overlap 256") as caught:
         plan_tiles(predictor, (100, 100), 40)
     assert "\n" not in str(caught.value)
     tiles = plan_tiles(predictor, (100, 100), 40, halo=16)

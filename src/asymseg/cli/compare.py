@@ -4,6 +4,9 @@ from pathlib import Path
 
 from asymseg.cli.terminal import make_console, progress_bar
 
+FEW = 30
+"""Images below which an interval by bootstrap is often too narrow."""
+
 
 def compare(
     a: str,
@@ -73,6 +76,8 @@ def compare(
             workers=workers,
             progress=advance,
         )
+    if len(result.images) < FEW:
+        console.print(f"[yellow]warning:[/yellow] {len(result.images)} images are few for a verdict; measure on more")
     difference = result.difference
     console.print(
         f"{result.split}, {len(result.images)} images: mIoU of A {result.miou[0]:.4f}, of B {result.miou[1]:.4f}; "

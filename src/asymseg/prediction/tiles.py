@@ -119,13 +119,13 @@ def reach_of(predictor: Predictor) -> Reach:
 
 
 def check_one_look(predictor: Predictor) -> None:
-    """Raise ConfigError for a predictor that sees an image more than once; windows are of no meaning here."""
+    """Raise ConfigError where an image is not seen once at its own size; windows are of no meaning here."""
     seeing = predictor.info.seeing
     if seeing.scales != (1.0,) or seeing.flip:
         raise ConfigError(
-            "context of the whole image by tiles takes one look at it, but this predictor takes several "
-            f"(scales {', '.join(map(str, seeing.scales))}, flip {seeing.flip}); "
-            "use predictor.seeing(scales=(1.0,), flip=False)"
+            "context of the whole image by tiles takes one look at its own size, but this model sees it at "
+            f"{', '.join(map(str, seeing.scales))} times its size{', mirrored too' if seeing.flip else ''}; use "
+            "predictor.seeing(scales=(1.0,), flip=False), on the command line --scales 1 --no-flip"
         )
 
 
