@@ -17,6 +17,7 @@ ORDER = (
     "errors",
     "atomic",
     "classes",
+    "pages",
     "config",
     "blocks",
     "model",

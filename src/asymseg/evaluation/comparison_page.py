@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from asymseg.atomic import atomic_file
 from asymseg.evaluation.bootstrap import Interval
 from asymseg.evaluation.comparison import Comparison
 from asymseg.evaluation.records import write_json
+from asymseg.pages import render_page, save_page
 
 
 @dataclass(frozen=True)
@@ -29,21 +27,11 @@ def write_comparison(
 ) -> None:
     """Write `compare.json` and the page `compare.html`; `shown` are images where B gains and where it loses."""
     write_json(folder / "compare.json", result.to_dict())
-    page = render(result, shown)
-    with atomic_file(folder / "compare.html") as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    save_page(folder / "compare.html", render(result, shown))
 
 
 def render(result: Comparison, shown: tuple[Sequence[Difference], Sequence[Difference]] = ((), ())) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("asymseg.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, points=_points)
     rows = [
         ("mean IoU", result.miou, result.difference),
         ("pixel accuracy", result.pixel_accuracy, result.accuracy_difference),
@@ -54,7 +42,9 @@ def render(result: Comparison, shown: tuple[Sequence[Difference], Sequence[Diffe
     )
     rows += classes
     ends = [abs(end) for _, _, span in rows for end in (span.low, span.high, span.value) if not math.isnan(end)]
-    text: str = environment.get_template("compare.html.j2").render(
+    return render_page(
+        "asymseg.evaluation",
+        "compare.html.j2",
         result=result,
         rows=rows,
         reach=max(ends, default=0.0) or 1.0,
@@ -62,20 +52,7 @@ def render(result: Comparison, shown: tuple[Sequence[Difference], Sequence[Diffe
         apart=result.apart(),
         most=result.most_different(10),
         galleries=[pair for pair in zip(("B gains most", "B loses most"), shown, strict=True) if pair[1]],
-        isnan=math.isnan,
     )
-    return text
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return "absent" if math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def _points(value: float, digits: int = 1) -> str:
-    """A difference in points of per cent, with its sign."""
-    if math.isnan(value):
-        return "absent"
-    return f"{100 * value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _side(span: Interval) -> str:

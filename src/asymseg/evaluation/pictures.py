@@ -1,7 +1,5 @@
 """Pictures of one image, as the pages embed them: itself, the truth, predictions, and what is wrong."""
 
-import base64
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +7,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
+from asymseg.pages import picture_address
 
 PICTURE_WIDTH = 480
 """Pictures are embedded at most this wide."""
@@ -104,7 +103,4 @@ def _coloured(mask: np.ndarray, classes: Classes) -> Image.Image:
 
 
 def _png(picture: Image.Image) -> str:
-    content = io.BytesIO()
-    transparency = {"transparency": IGNORE} if picture.mode == "P" else {}
-    picture.save(content, format="PNG", optimize=True, **transparency)
-    return "data:image/png;base64," + base64.b64encode(content.getvalue()).decode()
+    return picture_address(picture, "PNG", **({"transparency": IGNORE} if picture.mode == "P" else {}))

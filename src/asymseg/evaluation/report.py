@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from torch import Tensor
 
-from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE, Classes
 from asymseg.evaluation.bootstrap import Intervals
 from asymseg.evaluation.boundary import BoundaryScores
@@ -19,6 +17,7 @@ from asymseg.evaluation.drawings import calibration_diagram, risk_curve, trainin
 from asymseg.evaluation.metrics import Scores
 from asymseg.evaluation.pictures import Example as Example
 from asymseg.evaluation.pictures import pictures
+from asymseg.pages import hex_colour, render_page, save_page
 
 
 @dataclass(frozen=True)
@@ -58,31 +57,22 @@ def write_report(path: Path, report: Report) -> Path:
     The same report gives the same bytes, and a file that was there stays as it was until the new one is whole.
     """
     path = path / "report.html" if path.is_dir() else path
-    page = render(report)
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    save_page(path, render(report))
     return path
 
 
 def render(report: Report) -> str:
     """The page as text."""
-    environment = Environment(
-        loader=PackageLoader("asymseg.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=_percent, grouped=_grouped)
     matrix = report.matrix.cpu().numpy() if isinstance(report.matrix, Tensor) else report.matrix
     masks = [mask for example in _examples(report) for mask in (example.truth, example.prediction)]
     shown = {int(number) for mask in masks for number in np.unique(mask)}
-    template = environment.get_template("report.html.j2")
-    text: str = template.render(
+    return render_page(
+        "asymseg.evaluation",
+        "report.html.j2",
         report=report,
         scores=report.scores,
         names=report.classes.names,
-        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in report.classes.palette],
+        colours=[hex_colour(colour) for colour in report.classes.palette],
         order=_best_first(report.scores.iou),
         weakest=_weakest(report.scores),
         labelled=sum(report.scores.support),
@@ -105,21 +95,11 @@ def render(report: Report) -> str:
             for heading, group in (("Worst", report.worst), ("Best", report.best))
             if group
         ],
-        isnan=math.isnan,
     )
-    return text
 
 
 def _examples(report: Report) -> list[Example]:
     return [*report.worst, *report.best, *(example for _, _, example in report.confused)]
-
-
-def _percent(value: float, digits: int = 1) -> str:
-    return "absent" if math.isnan(value) else f"{100 * value:.{digits}f}"
-
-
-def _grouped(count: int) -> str:
-    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _best_first(iou: Sequence[float]) -> list[int]:

@@ -1,7 +1,5 @@
 """Suspected label errors on disk: a JSON list, and a page of its own that shows each in its image."""
 
-import base64
-import io
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +7,15 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, UInt8
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE
 from asymseg.data.dataset import DataSet
 from asymseg.data.loader import read_pair
 from asymseg.evaluation.label_errors import Suspect
 from asymseg.evaluation.records import write_json
 from asymseg.evaluation.regions import inner
+from asymseg.pages import hex_colour, picture_address, render_page, save_page
 from asymseg.prediction.overlay import as_picture, colour_mask
 from asymseg.prediction.predict import Predictor
 
@@ -79,9 +76,7 @@ def write_suspects(
     write_json(folder / "label_errors.json", {"split": split, "box": "top, left, bottom, right", "suspects": entries})
     cards = _cards(suspects[:shown], predictor, dataset, split, pictures, progress)
     page = folder / "label_errors.html"
-    text = _render(cards, dataset, split, len(suspects))
-    with atomic_file(page) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+    save_page(page, _render(cards, dataset, split, len(suspects)))
     return page
 
 
@@ -141,12 +136,9 @@ def _crop(view: UInt8[np.ndarray, "h w 3"], suspect: Suspect, photograph: bool) 
     smooth = Image.Resampling.BICUBIC if photograph else Image.Resampling.NEAREST
     picture = np.array(Image.fromarray(part).resize(size, smooth))
     picture[_outline(np.asarray(Image.fromarray(region).resize(size, Image.Resampling.NEAREST)))] = OUTLINE
-    content = io.BytesIO()
     if photograph:
-        Image.fromarray(picture).save(content, format="JPEG", quality=88, subsampling=0)
-    else:
-        Image.fromarray(picture).quantize(256).save(content, format="PNG", optimize=True)
-    return f"data:image/{'jpeg' if photograph else 'png'};base64,{base64.b64encode(content.getvalue()).decode()}"
+        return picture_address(Image.fromarray(picture), "JPEG", quality=88, subsampling=0)
+    return picture_address(Image.fromarray(picture).quantize(256), "PNG")
 
 
 def _outline(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -156,20 +148,11 @@ def _outline(region: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 
 
 def _render(cards: Sequence[Card], dataset: DataSet, split: str, found: int) -> str:
-    environment = Environment(
-        loader=PackageLoader("asymseg.evaluation", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text: str = environment.get_template("label_errors.html.j2").render(
+    return render_page(
+        "asymseg.evaluation",
+        "label_errors.html.j2",
         cards=cards,
         split=split,
         found=found,
-        colours={
-            name: "#{:02x}{:02x}{:02x}".format(*colour)
-            for name, colour in zip(dataset.classes.names, dataset.classes.palette, strict=True)
-        },
+        colours=dict(zip(dataset.classes.names, map(hex_colour, dataset.classes.palette), strict=True)),
     )
-    return text

@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from asymseg.atomic import atomic_file
 from asymseg.data.audit.audit import Audit
 from asymseg.data.audit.findings import SEVERITIES, Finding
 from asymseg.data.audit.pictures import lone_picture, pair_pictures
+from asymseg.pages import hex_colour, render_page, save_page
 
 SHOWN = 6
 """Files of a finding that are shown as pictures."""
@@ -27,25 +25,17 @@ def write_page(path: Path, audit: Audit, *, pictures: bool = True, channels: int
 
     Without `pictures` it can be passed on where the data may not.
     """
-    page = render(audit, pictures=pictures, channels=channels)
-    with atomic_file(path) as temporary:
-        temporary.write_text(page, encoding="utf-8", newline="\n")
+    save_page(path, render(audit, pictures=pictures, channels=channels))
     return path
 
 
 def render(audit: Audit, *, pictures: bool = True, channels: int = 3) -> str:
     """The page as text. Images are read again for it, a few for each finding."""
-    environment = Environment(
-        loader=PackageLoader("asymseg.data.audit", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(grouped=_grouped, percent=_percent)
     names = audit.classes.names if audit.classes is not None else ()
     totals = {split: max(1, sum(part.class_pixels)) for split, part in audit.splits.items()}
-    text: str = environment.get_template("audit.html.j2").render(
+    return render_page(
+        "asymseg.data.audit",
+        "audit.html.j2",
         audit=audit,
         counts={severity: audit.count(severity) for severity in SEVERITIES},
         findings=[
@@ -53,7 +43,7 @@ def render(audit: Audit, *, pictures: bool = True, channels: int = 3) -> str:
             for finding in audit.findings
         ],
         names=names,
-        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in audit.classes.palette] if audit.classes else [],
+        colours=[hex_colour(colour) for colour in audit.classes.palette] if audit.classes else [],
         shares={
             split: [pixels / totals[split] for pixels in part.class_pixels]
             for split, part in audit.splits.items()
@@ -62,7 +52,6 @@ def render(audit: Audit, *, pictures: bool = True, channels: int = 3) -> str:
         pixels=max(1, sum(count for _, count, _ in audit.values)),
         images=sum(len(part.pairs) for part in audit.splits.values()),
     )
-    return text
 
 
 def _examples(finding: Finding, audit: Audit, channels: int) -> list[_Example]:
@@ -84,11 +73,3 @@ def _examples(finding: Finding, audit: Audit, channels: int) -> list[_Example]:
         images = [path for path in finding.files[:SHOWN] if path.suffix != ".json"]
         shown = [_Example(path.name, lone_picture(path)) for path in images]
     return [example for example in shown if example.pictures]
-
-
-def _grouped(count: int) -> str:
-    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2f}"

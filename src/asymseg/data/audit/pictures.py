@@ -1,7 +1,5 @@
 """Pictures of what a finding names: image, labels in colour and one over the other, small enough to stand in a page."""
 
-import base64
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ from asymseg.data.audit.scan import colour_meanings, id_meanings
 from asymseg.data.pairing import Pair
 from asymseg.data.reading import read_pair_image, read_raw_labels
 from asymseg.errors import DataError
+from asymseg.pages import picture_address
 
 WIDTH = 300
 """Pictures are at most this wide and high."""
@@ -28,18 +27,18 @@ def pair_pictures(pair: Pair, classes: Classes | None, channels: int) -> list[tu
     image, mask = _image(pair, channels), _mask(pair, classes)
     pictures = []
     if image is not None:
-        pictures.append(("image", _jpeg(image)))
+        pictures.append(("image", picture_address(image, "JPEG", quality=82)))
     if mask is not None:
-        pictures.append(("labels", _png(mask)))
+        pictures.append(("labels", picture_address(mask, "PNG")))
     if image is not None and mask is not None and image.size == mask.size:
-        pictures.append(("overlay", _jpeg(_overlay(image, mask))))
+        pictures.append(("overlay", picture_address(_overlay(image, mask), "JPEG", quality=82)))
     return pictures
 
 
 def lone_picture(path: Path) -> list[tuple[str, str]]:
     """A file that has no counterpart, as it looks; nothing where it cannot be read."""
     image = _image(Pair(path.stem, path, path), 3)
-    return [] if image is None else [(path.parent.name, _jpeg(image))]
+    return [] if image is None else [(path.parent.name, picture_address(image, "JPEG", quality=82))]
 
 
 def _image(pair: Pair, channels: int) -> Image.Image | None:
@@ -97,17 +96,3 @@ def _small(size: tuple[int, int]) -> tuple[int, int]:
     """Width and height that fit, in the same shape."""
     factor = min(1.0, WIDTH / max(size))
     return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
-
-
-def _jpeg(picture: Image.Image) -> str:
-    return _address(picture, "JPEG", "jpeg")
-
-
-def _png(picture: Image.Image) -> str:
-    return _address(picture, "PNG", "png")
-
-
-def _address(picture: Image.Image, form: str, kind: str) -> str:
-    content = io.BytesIO()
-    picture.save(content, format=form, optimize=True, quality=82)
-    return f"data:image/{kind};base64," + base64.b64encode(content.getvalue()).decode()
