@@ -113,6 +113,16 @@ def test_faulty_coco_files(tmp_path):
     assert "no file for 1 of 2 images: 000000000002" in fault(f"coco:{path}")
 
 
+def test_images_that_differ_in_their_suffix_alone_keep_it(tmp_path):
+    path = coco(tmp_path)
+    content = json.loads(path.read_text())
+    content["images"] += [{"id": 3, "file_name": "000000000001.jpg", "height": 8, "width": 10}]
+    path.write_text(json.dumps(content))
+    picture(tmp_path / "train2017" / "000000000001.jpg", 3, (8, 10))
+    names = [pair.name for pairs in open_dataset(f"coco:{path}").splits.values() for pair in pairs]
+    assert sorted(names) == ["000000000001.jpg", "000000000001.png", "000000000002"]
+
+
 def shape(label: str, points: list, kind: str = "polygon", **more: object) -> dict[str, object]:
     return {"label": label, "points": points, "shape_type": kind, **more}
 
@@ -203,6 +213,15 @@ def test_faulty_labelme_files(tmp_path):
         masks(open_dataset(f"labelme:{tmp_path}"))
     (tmp_path / "a.png").unlink()
     assert "a.png is not there; imagePath must name it" in fault(f"labelme:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    "shapes", [["dog"], [{"points": []}], [{"label": 3, "points": []}], 7, [shape("dog", [[1]]), shape("dog", [])]]
+)
+def test_shapes_that_labelme_does_not_write(tmp_path, shapes):
+    labelme(tmp_path, "a", shapes)
+    with pytest.raises(DataError, match="a.json: not LabelMe's form .*save it by LabelMe again"):
+        masks(open_dataset(f"labelme:{tmp_path}"))
 
 
 CVAT = """<?xml version="1.0" encoding="utf-8"?>
@@ -336,6 +355,10 @@ def test_faulty_huggingface_sets(tmp_path):
     root = rows(tmp_path / "b", {"others": 1})
     assert "no part called train, validation or test; there is others" in fault(f"hf:{root}")
     assert "expected OWNER/NAME or a folder" in fault("hf:nobody/nothing")
+    root = rows(tmp_path / "c", {"train": 1})
+    for content in ("{", "[]", '{"one": "sky"}'):
+        (root / "id2label.json").write_text(content)
+        assert 'id2label.json: not {"0": NAME, "1": NAME, ...}' in fault(f"hf:{root}")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from asymseg.classes import Classes
-from asymseg.data.catalog.folders import need_files
+from asymseg.data.catalog.folders import names_of, need_files
 from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
@@ -113,10 +113,9 @@ def _pairs(content: dict[str, Any], path: Path, numbers: dict[int, int]) -> tupl
         images = content["images"]
         folder = _folder(path, [image["file_name"] for image in images[:_TRIED]])
         pairs = []
-        for image in images:
+        for image, name in zip(images, names_of([image["file_name"] for image in images]), strict=True):
             drawn = zlib.compress(json.dumps(regions.get(image["id"], [])).encode())
             labels = CocoLabels((image["height"], image["width"]), drawn)
-            name = Path(image["file_name"]).with_suffix("").as_posix()
             pairs.append(Pair(name, folder / image["file_name"], path, labels=labels))
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: not COCO's form ({error!r} is missing or wrong)") from None

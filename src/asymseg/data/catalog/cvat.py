@@ -11,7 +11,7 @@ import numpy as np
 
 from asymseg.classes import Classes, Colour, default_palette
 from asymseg.data.catalog.coco import pycocotools_mask
-from asymseg.data.catalog.folders import need_files
+from asymseg.data.catalog.folders import names_of, need_files
 from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
@@ -60,13 +60,12 @@ def open_cvat(path: Path) -> DataSet:
     numbers = {name: number for number, name in enumerate(colours, start=1)}
     splits: dict[str, list[Pair]] = {}
     left_out: set[str] = set()
-    for image in root.iter("image"):
-        name = image.attrib["name"]
+    images = list(root.iter("image"))
+    files = [image.get("name", "") for image in images]
+    for image, file, name in zip(images, files, names_of(files), strict=True):
         flat = {shape.tag for shape in image if shape.tag in _FLAT and shape.tag != "tag"}
         left_out |= flat
-        pair = Pair(
-            Path(name).with_suffix("").as_posix(), _image(path, name), path, labels=_drawing(image, numbers, path)
-        )
+        pair = Pair(name, _image(path, file), path, labels=_drawing(image, numbers, path))
         splits.setdefault(_split(image.get("subset", "")), []).append(pair)
     if not splits:
         raise DataError(f'{path}: no image in it; export the task as "CVAT for images 1.1"')

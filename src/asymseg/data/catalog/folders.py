@@ -1,6 +1,7 @@
 """Finding the parts of a download, and saying in one line what was expected where one is missing."""
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from asymseg.data.pairing import listed
@@ -60,3 +61,10 @@ def need_files(files: Mapping[str, Path], names: Iterable[str], folder: Path, wh
             f"{folder}: no {what} for {len(lacking)} of {len(names)} images: {listed(lacking, _SHOWN)}; "
             "the download may be incomplete: unpack it again"
         )
+
+
+def names_of(files: Sequence[str]) -> list[str]:
+    """Names of images that one file lists: without their suffixes, but where two would then be called the same."""
+    stems = [Path(file).with_suffix("").as_posix() for file in files]
+    shared = {stem for stem, count in Counter(stems).items() if count > 1}
+    return [Path(file).as_posix() if stem in shared else stem for file, stem in zip(files, stems, strict=True)]

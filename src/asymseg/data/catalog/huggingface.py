@@ -161,5 +161,8 @@ def _class_names(source: str) -> tuple[str, ...] | None:
             path = Path(hf_hub_download(source.partition(":")[0], _NAMES, repo_type="dataset"))
         except (HfHubHTTPError, OSError):
             return None
-    names = {int(number): name for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    try:
+        names = {int(number): str(name) for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (ValueError, AttributeError) as error:
+        raise DataError(f'{path}: not {{"0": NAME, "1": NAME, ...}} ({error}); mend it, or remove it') from None
     return tuple(names[number] for number in range(len(names))) if set(names) == set(range(len(names))) else None

@@ -31,11 +31,14 @@ class LabelMeLabels:
     def __call__(self, path: Path) -> np.ndarray:
         """Class ids H W; 0, the background, where no shape is."""
         content = _read(path)
-        size = (content["imageHeight"], content["imageWidth"])
-        labels = np.zeros(size, dtype=np.uint8)
-        for shape in content["shapes"]:
-            number = IGNORE if shape["label"] == _IGNORED else self.names.index(shape["label"])
-            labels[_drawn(shape, size, path)] = number
+        try:
+            size = (content["imageHeight"], content["imageWidth"])
+            labels = np.zeros(size, dtype=np.uint8)
+            for shape in content["shapes"]:
+                number = IGNORE if shape["label"] == _IGNORED else self.names.index(shape["label"])
+                labels[_drawn(shape, size, path)] = number
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise _strange(path, error) from None
         return labels
 
 
@@ -49,7 +52,7 @@ def open_labelme(root: Path) -> DataSet:
         content = _read(path)  # and forgotten: it may hold the whole image
         if "shapes" in content:
             images[path] = _image_of(path, content)
-            found |= {shape["label"] for shape in content["shapes"]}
+            found |= _used(content, path)
     if not images:
         raise not_there(root, _EXPECTED)
     given = root / "labels.txt"
@@ -84,8 +87,23 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
-        raise DataError(f"{path}: not LabelMe's form; remove it, or save it by LabelMe again")
+        raise _strange(path, "no object at its top")
     return content
+
+
+def _used(content: dict[str, Any], path: Path) -> set[str]:
+    """The labels of a file's shapes."""
+    try:
+        labels = [shape["label"] for shape in content["shapes"]]
+    except (KeyError, TypeError) as error:
+        raise _strange(path, error) from None
+    if not all(isinstance(label, str) for label in labels):
+        raise _strange(path, "a label that is no text")
+    return set(labels)
+
+
+def _strange(path: Path, fault: object) -> DataError:
+    return DataError(f"{path}: not LabelMe's form ({fault!r}); remove it, or save it by LabelMe again")
 
 
 def _image_of(path: Path, content: dict[str, Any]) -> Path:
