@@ -170,14 +170,34 @@ def test_no_block_at_all():
         result.attention(1, 2)
 
 
-@pytest.mark.parametrize(
-    "seeing", [{"scales": (1.0, 1.5)}, {"scales": (0.5,)}, {"flip": True}, {"mode": "slide", "window": (64, 64)}]
-)
+@pytest.mark.parametrize("seeing", [{"scales": (1.0, 1.5)}, {"flip": True}, {"mode": "slide", "window": (64, 64)}])
 def test_several_looks_have_no_attention_of_their_own(seeing):
     result = make().seeing(**seeing)(picture())
     with pytest.raises(ConfigError, match="attention is that of one look at the whole image") as caught:
         result.attention(1, 2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("scale", "align_corners"), [(2.0, False), (0.5, False), (2.0, True)])
+def test_one_look_at_another_scale(scale, align_corners):
+    """As of the scaled image, its regions where they lie in the image itself."""
+    predictor = make(align_corners=align_corners)
+    image = np.asarray(picture(96, 144), np.float32) / 255
+    grown = predictor.seeing(scales=(scale,))(image)
+    size = (int(96 * scale), int(144 * scale))
+    x = F.interpolate(torch.from_numpy(image).permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
+    direct = predictor(x[0])
+    last = (size[0] - 1, size[1] - 1)
+    pairs = [((0, 0), (0, 0)), ((95, 143), last)]  # corners lie on corners in either convention
+    if not align_corners:
+        pairs.append(((33, 100), (int(33.5 * scale), int(100.5 * scale))))
+    for here, there in pairs:
+        ours, theirs = grown.attention(*here), direct.attention(*there)
+        for block, expected in zip(ours.blocks, theirs.blocks, strict=True):
+            np.testing.assert_allclose(block.weights, expected.weights, atol=1e-5)
+            assert np.abs(block.boxes - expected.boxes / scale).max() <= 1
+            assert block.heat.shape == (96, 144)
+            assert block.heat.max() == pytest.approx(expected.heat.max(), rel=1e-4)
 
 
 def test_a_window_that_holds_the_image_is_one_look():

@@ -19,7 +19,7 @@ from asymseg.model.annnet import pad_for
 from asymseg.model.by_tokens import check_known, features, fusion_block
 from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.folded import FoldedAttention, FoldedFusion
-from asymseg.prediction.execution import Coarse, normalised
+from asymseg.prediction.execution import Coarse, normalised, scaled, size_at
 from asymseg.prediction.overlay import as_picture
 
 Name = Literal["fusion", "context"]
@@ -91,8 +91,10 @@ class Attending:
     """The weights of all blocks for all pixels of an image: for each cell of a map, one float32 per region."""
 
     image: Tensor
+    seen: tuple[int, int]
+    """Height and width at which the network saw the image."""
     covers: tuple[int, int]
-    """Height and width in pixels that the maps stand for: the image, padded to what the backbone takes."""
+    """Height and width in pixels that the maps stand for: `seen`, padded to what the backbone takes."""
     align_corners: bool
     blocks: tuple[BlockWeights, ...]
 
@@ -105,29 +107,42 @@ class Attending:
 
     def _of(self, block: BlockWeights, row: int, column: int) -> BlockAttention:
         size = block.weights.shape[:2]
-        cell = [_nearest(*sides, self.align_corners) for sides in zip((row, column), size, self.covers, strict=True)]
+        cell = [
+            self._nearest(pixel, cells, axis)
+            for axis, (pixel, cells) in enumerate(zip((row, column), size, strict=True))
+        ]
         weights = block.weights[cell[0], cell[1]].numpy()
         regions = block.pool.cells(block.pooled)
         heat = np.zeros(block.pooled, np.float64)
-        for (rows, columns), weight in zip(regions, weights, strict=True):
-            heat[rows, columns] += weight / heat[rows, columns].size
-        down, across = (
-            np.arange(side) * cells // covered
-            for side, cells, covered in zip(self.image.shape[1:], block.pooled, self.covers, strict=True)
+        for region, weight in zip(regions, weights, strict=True):
+            heat[region] += weight / heat[region].size
+        rows, columns = (
+            np.arange(side) * seen * cells // (side * covered)
+            for side, seen, cells, covered in zip(
+                self.image.shape[1:], self.seen, block.pooled, self.covers, strict=True
+            )
         )
         boxes = [
             [end for axis in (0, 1) for end in self._pixels(region[axis], block.pooled[axis], axis)]
             for region in regions
         ]
         return BlockAttention(
-            block.name, block.pool.pool_sizes, weights, np.array(boxes), heat[np.ix_(down, across)].astype(np.float32)
+            block.name, block.pool.pool_sizes, weights, np.array(boxes), heat[np.ix_(rows, columns)].astype(np.float32)
         )
 
     def _pixels(self, cells: slice, length: int, axis: int) -> tuple[int, int]:
         """The pixels of an axis whose cells, of `length`, are these."""
-        covered, side = self.covers[axis], self.image.shape[1 + axis]
-        first, last = (min(side, -(-end * covered // length)) for end in (cells.start, cells.stop))
+        covered, seen, side = self.covers[axis], self.seen[axis], self.image.shape[1 + axis]
+        first, last = (min(side, -(-end * covered * side // (length * seen))) for end in (cells.start, cells.stop))
         return first, last
+
+    def _nearest(self, pixel: int, cells: int, axis: int) -> int:
+        """The cell of an axis whose logits have most to say at a pixel, as `F.interpolate` places them."""
+        covered, seen, side = self.covers[axis], self.seen[axis], self.image.shape[1 + axis]
+        if self.align_corners:
+            place = pixel * (seen - 1) / (side - 1) if side > 1 else 0.0
+            return round(place * (cells - 1) / (covered - 1)) if covered > 1 else 0
+        return min((2 * pixel + 1) * seen * cells // (2 * side * covered), cells - 1)
 
 
 @torch.inference_mode()
@@ -138,17 +153,18 @@ def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
     answer, and for a network without a block that looks at regions.
     """
     network = check_known(coarse.network)
-    size, seeing = (image.shape[1], image.shape[2]), info.seeing
-    fits = seeing.mode == "whole" or all(side <= most for side, most in zip(size, seeing.window, strict=True))
-    if not fits or seeing.scales != (1.0,) or seeing.flip:
+    seeing = info.seeing
+    seen = size_at((image.shape[1], image.shape[2]), seeing.scales[0])
+    fits = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
+    if not fits or len(seeing.scales) > 1 or seeing.flip:
         raise ConfigError(
-            "attention is that of one look at the whole image at its own size, and this predictor sees otherwise; use "
-            'predictor.seeing(mode="whole", scales=(1.0,), flip=False)'
+            "attention is that of one look at the whole image, and this predictor sees it in parts or several times; "
+            'use predictor.seeing(mode="whole", scales=(1.0,), flip=False)'
         )
     fusion, context = fusion_block(network), network.context
     blocks = []
     with coarse.running():
-        padded = pad_for(network.backbone, normalised(image, info, coarse.device))
+        padded = pad_for(network.backbone, scaled(normalised(image, info, coarse.device), seen))
         low, high = network.backbone(padded.contiguous(memory_format=torch.channels_last))
         pools = None
         if fusion is not None:
@@ -164,7 +180,7 @@ def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
             "the network has no block that looks at regions (fusion 'none', context "
             f"{network.settings['context']!r}), so there is no attention to show"
         )
-    return Attending(image, (padded.shape[2], padded.shape[3]), network.align_corners, tuple(blocks))
+    return Attending(image, seen, (padded.shape[2], padded.shape[3]), network.align_corners, tuple(blocks))
 
 
 def _weights(
@@ -176,13 +192,6 @@ def _weights(
 ) -> BlockWeights:
     weights = block.attention(x, key)[0].float().cpu()
     return BlockWeights(name, block.pool, weights.reshape(x.shape[2], x.shape[3], -1), pooled)
-
-
-def _nearest(wanted: int, cells: int, covered: int, align_corners: bool) -> int:
-    """The cell whose logits have most to say at a pixel, as `F.interpolate` places them."""
-    if align_corners:
-        return round(wanted * (cells - 1) / (covered - 1)) if covered > 1 else 0
-    return min((2 * wanted + 1) * cells // (2 * covered), cells - 1)
 
 
 def _marked(picture: Image.Image, row: float, column: float) -> Image.Image:

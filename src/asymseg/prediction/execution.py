@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from asymseg.data.transforms import normalise
 from asymseg.errors import ConfigError
@@ -53,6 +54,17 @@ def normalised(image: Shaped[Tensor, "c h w"], info: ModelInfo, device: torch.de
     if info.channel_order == "BGR":
         image = image.flip(0)
     return normalise(image.to(device), info.mean, info.std)[None]
+
+
+def size_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width of an image at a scale."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def scaled(pixels: Float[Tensor, "1 c h w"], seen: tuple[int, int]) -> Float[Tensor, "1 c _ _"]:
+    """The pixels at the size at which a network sees them; themselves where it is their own."""
+    same = (pixels.shape[2], pixels.shape[3]) == seen
+    return pixels if same else F.interpolate(pixels, seen, mode="bilinear", antialias=True)
 
 
 class Coarse:

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from asymseg.classes import Classes
 from asymseg.data.files import image_tensor, read_image, write_mask
@@ -22,7 +21,7 @@ from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.model.source import open_model
 from asymseg.prediction.answer import Answer
 from asymseg.prediction.attention import Attending, Attention, attend
-from asymseg.prediction.execution import Coarse, Device, Precision, normalised, prepare
+from asymseg.prediction.execution import Coarse, Device, Precision, normalised, prepare, scaled, size_at
 from asymseg.prediction.execution import choose_device as choose_device
 from asymseg.prediction.mosaic import Mosaic, Strips, see_strip
 from asymseg.prediction.overlay import draw_overlay
@@ -174,9 +173,9 @@ class Predictor:
         size, seeing, views = (image.shape[1], image.shape[2]), self.info.seeing, list[View | Mosaic]()
         pixels = self._with_room(partial(normalised, image, self.info, self.device), size, views)
         for scale in seeing.scales:
-            seen = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
+            seen = size_at(size, scale)
             whole = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
-            x = self._with_room(partial(_scaled, pixels, seen), seen, views)
+            x = self._with_room(partial(scaled, pixels, seen), seen, views)
             for mirrored in (False, True) if seeing.flip else (False,):
                 if whole:
                     views.append(self._with_room(partial(self._view, x, mirrored), seen, views))
@@ -220,11 +219,6 @@ class Predictor:
             self.portions.hosting = True
             views[:] = [replace(v, logits=v.logits.cpu()) if isinstance(v, View) else v for v in views]
         return done
-
-
-def _scaled(pixels: Float[Tensor, "1 c h w"], seen: tuple[int, int]) -> Float[Tensor, "1 c _ _"]:
-    same = (pixels.shape[2], pixels.shape[3]) == seen
-    return pixels if same else F.interpolate(pixels, seen, mode="bilinear", antialias=True)
 
 
 def _as_array(answer: Answer) -> Float[np.ndarray, "n h w"]:
