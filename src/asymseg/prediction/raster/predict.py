@@ -17,7 +17,7 @@ from asymseg.prediction.raster.pixels import CLASSES, SHARES
 from asymseg.prediction.raster.polygons import check_polygons, write_polygons
 from asymseg.prediction.raster.reading import Raster
 from asymseg.prediction.raster.state import Unfinished, model_key, unfinished
-from asymseg.prediction.raster.tiles import blended, streamed
+from asymseg.prediction.raster.work import blended, streamed
 from asymseg.prediction.raster.writing import (
     describe_classes,
     describe_pixels,
