@@ -1,10 +1,12 @@
 """Files and folders that appear whole or not at all."""
 
+import errno
 import os
+from pathlib import Path
 
 import pytest
 
-from asymseg.atomic import atomic_file, atomic_folder, surviving_folder
+from asymseg.atomic import atomic_file, atomic_folder, clear_leftovers, surviving_folder
 from asymseg.errors import AsymsegError
 
 
@@ -95,6 +97,57 @@ def test_a_folder_left_by_a_kill_goes_with_the_next_success_only(tmp_path):
     assert os.listdir(tmp_path) == ["model"]
 
 
+def test_the_older_folder_is_kept_where_it_is_wanted(tmp_path):
+    path = tmp_path / "state"
+    for text in ("one", "two", "three"):
+        with atomic_folder(path, lasting=True) as temporary:
+            (temporary / text).write_text(text)
+    assert sorted(os.listdir(tmp_path)) == ["state", "state.previous"]
+    assert (os.listdir(path), os.listdir(tmp_path / "state.previous")) == (["three"], ["two"])
+
+
+def test_a_kill_at_any_step_of_a_replacement_leaves_a_whole_folder(tmp_path, monkeypatch):
+    """Every rename may be the last thing that happens; nothing is removed file by file before."""
+    renames = 0
+    original = Path.rename
+
+    def dying(self, target):
+        nonlocal renames
+        renames += 1
+        if renames == fatal:
+            raise KeyboardInterrupt
+        return original(self, target)
+
+    for fatal in (1, 2, 3):
+        path = tmp_path / str(fatal) / "state"
+        for text in ("one", "two"):
+            with atomic_folder(path, lasting=True) as temporary:
+                (temporary / text).write_text(text)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", dying)
+            patch.setattr("asymseg.atomic.shutil.rmtree", lambda *_, **__: None)  # a kill clears nothing
+            with pytest.raises(KeyboardInterrupt), atomic_folder(path, lasting=True) as temporary:
+                (temporary / "three").write_text("three")
+        renames = 0
+        assert os.listdir(surviving_folder(path)) == ["two"]
+        clear_leftovers(path.parent)
+        assert not [name for name in os.listdir(path.parent) if name.startswith(".")]
+        assert os.listdir(surviving_folder(path)) == ["two"]
+
+
+def test_leftovers_are_cleared_and_nothing_else(tmp_path):
+    kept = ["log.jsonl", ".hidden", "a.part-b"]
+    for name in kept:
+        (tmp_path / name).write_text("x")
+    with atomic_file(tmp_path / "log.jsonl") as file, atomic_folder(tmp_path / "last") as folder:
+        copies = [file.with_name(file.name + "1"), folder.with_name(folder.name + "1")]
+        copies[0].touch()
+        copies[1].mkdir()
+        (copies[1] / "half").touch()
+    clear_leftovers(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([*kept, "last"])
+
+
 @pytest.mark.skipif(os.name == "nt", reason="permission bits are POSIX's")
 @pytest.mark.usefixtures("umask")
 def test_permissions_are_those_of_other_files(tmp_path):
@@ -129,3 +182,13 @@ def test_a_folder_where_a_file_should_be_and_the_other_way_round(tmp_path):
         pass
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("atomic", "maker"), [(atomic_file, "mkstemp"), (atomic_folder, "mkdtemp")])
+def test_a_place_that_may_not_be_written(tmp_path, monkeypatch, atomic, maker):
+    def refuse(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(f"asymseg.atomic.tempfile.{maker}", refuse)
+    with pytest.raises(AsymsegError, match=r"cannot be made or written \(Permission denied\)"), atomic(tmp_path / "x"):
+        pass

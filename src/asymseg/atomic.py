@@ -9,12 +9,16 @@ from pathlib import Path
 
 from asymseg.errors import AsymsegError
 
+_PART = ".part-"
+"""In the names of what is not whole yet."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` if the block ends well, and is removed if not."""
     _make_place(path, path.is_dir())
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    with _writable(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_PART}", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -26,38 +30,78 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     """The same for a folder, which replaces an older one.
 
     Two renames are needed to replace a folder, so a kill between them leaves the older one as `NAME.previous`;
-    `surviving_folder` finds it.
+    `surviving_folder` finds it. If `lasting`, the older one is kept there, and the new one is on the disk, not in the
+    system's memory alone, before it gets its name: what a loss of power leaves is whole, too.
     """
     _make_place(path, path.exists() and not path.is_dir())
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    previous = path.with_name(f"{path.name}.previous")
+    with _writable(path):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PART}", dir=path.parent))
+    previous, outdated = previous_folder(path), temporary.with_name(f"{temporary.name}.old")
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        if lasting:
+            _to_disk(temporary)
         if path.exists():
-            shutil.rmtree(previous, ignore_errors=True)
+            if previous.exists():
+                previous.rename(outdated)  # in one go: removed file by file, it might be what a kill leaves
             path.rename(previous)
         temporary.rename(path)
-        shutil.rmtree(previous, ignore_errors=True)
+        if not lasting:
+            shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(outdated, ignore_errors=True)
+
+
+def previous_folder(path: Path) -> Path:
+    """Where the folder lies that `path` has replaced."""
+    return path.with_name(f"{path.name}.previous")
 
 
 def surviving_folder(path: Path) -> Path | None:
     """`path`, or what an interrupted `atomic_folder` left of it, or None."""
-    previous = path.with_name(f"{path.name}.previous")
-    return next((candidate for candidate in (path, previous) if candidate.is_dir()), None)
+    return next((candidate for candidate in (path, previous_folder(path)) if candidate.is_dir()), None)
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove the half files and folders that killed writers left in `folder`; nobody may be writing there now."""
+    for entry in folder.glob(f".*{_PART}*"):
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+
+
+def _to_disk(folder: Path) -> None:
+    """Return when the files below `folder`, and their names, have left the system's memory for the disk."""
+    entries = [folder, *folder.rglob("*")]
+    for entry in entries:
+        if entry.is_dir() and os.name == "nt":
+            continue  # there folders cannot be opened, and need not be
+        handle = os.open(entry, os.O_RDONLY if entry.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _make_place(path: Path, taken: bool) -> None:
     if taken:
         raise AsymsegError(f"{path}: a {'folder' if path.is_dir() else 'file'} of that name is in the way; remove it")
-    try:
+    with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to make something beside `path` into an AsymsegError."""
+    try:
+        yield
     except OSError as error:
         raise AsymsegError(
             f"{path.parent}: cannot be made or written ({error.strerror}); choose another place"

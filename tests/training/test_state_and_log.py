@@ -1,7 +1,9 @@
 """What a run keeps: a state that is resumed to the bit or refused, and a log without the steps that are done again."""
 
+import hashlib
 import io
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +19,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, load_model
 from asymseg.training.log import LOG, RunLog, read_log
 from asymseg.training.optimizer import make_optimizer
-from asymseg.training.state import STATE, Progress, Run, load_last, save_last
+from asymseg.training.state import STATE, SUMS, Progress, Run, load_last, save_last
 
 INFO = ModelInfo(Classes(("a", "b")), (0.5,) * 3, (0.2,) * 3)
 
@@ -142,13 +144,74 @@ def test_a_state_with_other_parts_frozen_is_refused(tmp_path):
         load(fresh, tmp_path / "last")
 
 
-@pytest.mark.parametrize("content", [b"", b"not a state", None])
-def test_a_damaged_state_is_named(tmp_path, content):
+def flip_a_bit(path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "another file": lambda path: path.write_bytes(b"not a state"),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:500]),
+    "one bit": flip_a_bit,
+    "gone": lambda path: path.unlink(),
+    "sums of another file": lambda path: path.with_name(SUMS).write_text(f"{'0' * 64}  {STATE}\n"),
+    "sums without it": lambda path: path.with_name(SUMS).write_text(""),
+    "sums that are none": lambda path: path.with_name(SUMS).write_text("half a li"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_state_is_named(tmp_path, damage):
     save(make_run(0), tmp_path / "last", Progress(1))
-    path = tmp_path / "last" / STATE
-    path.write_bytes(path.read_bytes()[:500] if content is None else content)
-    with pytest.raises(CheckpointError, match=r"training\.pt"):
+    damage(tmp_path / "last" / STATE)
+    with pytest.raises(CheckpointError, match=r"training\.pt: damaged \(.+\), and no older state is whole; .*--out"):
         load(make_run(1), tmp_path / "last")
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, Path.unlink])
+def test_the_state_before_a_damaged_one_is_taken_and_kept(tmp_path, damage):
+    for step in (1, 2, 3):
+        save(make_run(step), tmp_path / "last", Progress(step))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "last.previous"]
+    damage(tmp_path / "last" / STATE)
+    fresh = make_run(9)
+    note = load_last(tmp_path / "last", fresh)
+    assert fresh.progress.step == 2
+    assert equal(fresh.network.state_dict(), make_run(2).network.state_dict())
+    assert "training.pt: damaged (" in note
+    assert "from the one before, step 2" in note
+    assert "\n" not in note
+    save(make_run(4), tmp_path / "last", Progress(4))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "last.damaged", "last.previous"]
+    assert [load(make_run(9), tmp_path / name).step for name in ("last", "last.previous")] == [4, 2]
+
+
+def test_two_damaged_states_are_one_line(tmp_path):
+    for step in (1, 2):
+        save(make_run(step), tmp_path / "last", Progress(step))
+    for name in ("last", "last.previous"):
+        flip_a_bit(tmp_path / name / STATE)
+    with pytest.raises(CheckpointError, match=r"^[^\n]*last.previous.training\.pt: damaged[^\n]*--out$"):
+        load(make_run(9), tmp_path / "last")
+
+
+def test_the_sums_are_those_of_the_files(tmp_path):
+    save(make_run(0), tmp_path / "last", Progress(1))
+    lines = (tmp_path / "last" / SUMS).read_text().splitlines()
+    expected = {path.name for path in (tmp_path / "last").iterdir()} - {SUMS}
+    assert {line[66:] for line in lines} == expected >= {STATE, "model.safetensors", "config.json"}
+    for line in lines:
+        assert line[:64] == hashlib.sha256((tmp_path / "last" / line[66:]).read_bytes()).hexdigest()
+        assert line[64:66] == "  "
+
+
+def test_a_state_without_sums_is_read_all_the_same(tmp_path):
+    """Runs of earlier versions have none."""
+    save(make_run(0), tmp_path / "last", Progress(1))
+    (tmp_path / "last" / SUMS).unlink()
+    assert load(make_run(1), tmp_path / "last").step == 1
 
 
 def lines(count: int) -> str:

@@ -3,7 +3,9 @@
 Order of images, augmentation, dropout and learning rate are functions of the step alone and need no state.
 """
 
+import hashlib
 import pickle
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import nn
 
-from asymseg.atomic import atomic_folder, surviving_folder
+from asymseg.atomic import atomic_folder, previous_folder
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import ModelInfo, write_model
 
 STATE = "training.pt"
+SUMS = "SHA256SUMS"
 
 
 @dataclass
@@ -55,7 +58,10 @@ class Run:
 
 
 def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
-    """Write `folder` as a model that can be used and a state that can be resumed, whole or not at all."""
+    """Write `folder` as a model that can be used and a state that can be resumed, whole or not at all.
+
+    The one before stays as `NAME.previous`. Each file's hash stands in `SHA256SUMS`, as `sha256sum -c` reads it.
+    """
     state: dict[str, Any] = {
         "progress": vars(run.progress),
         "network": run.network.state_dict(),
@@ -63,19 +69,58 @@ def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
         "average": run.average.module.state_dict() if run.average is not None else None,
         "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     }
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, lasting=True) as temporary:
         write_model(temporary, run.evaluated, info)
         torch.save(state, temporary / STATE)
+        sums = [f"{_sum(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
+        (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
 
 
-def load_last(folder: Path, run: Run) -> None:
-    """Put `run` where it was saved; it stays as it is where nothing was saved yet. Raises CheckpointError."""
-    found = surviving_folder(folder)
-    if found is None:
-        return
-    path = found / STATE
+def load_last(folder: Path, run: Run) -> str | None:
+    """Put `run` where it was saved; it stays as it is where nothing was saved yet.
+
+    A damaged state is moved to `NAME.damaged` and the one before it is taken; what is given says so in a line. Raises
+    CheckpointError where no state is whole, or it does not fit the settings.
+    """
+    note = None
+    for place in (folder, previous_folder(folder)):
+        if not place.is_dir():
+            continue
+        try:
+            state = _read_state(place)
+        except CheckpointError as error:
+            note = str(error)
+            continue
+        _restore(run, state, place / STATE)
+        if note is None:
+            return None
+        damaged = folder.with_name(f"{folder.name}.damaged")
+        if run.accelerator.is_main_process:
+            shutil.rmtree(damaged, ignore_errors=True)
+            folder.rename(damaged)  # or the next save would put it in place of the good one
+        return f"{note}; it is {damaged} now, and the run goes on from the one before, step {run.progress.step}"
+    if note is not None:
+        raise CheckpointError(f"{note}, and no older state is whole; start anew with another --out")
+    return None
+
+
+def _read_state(folder: Path) -> dict[str, Any]:
+    """What `save_last` wrote there. Raises CheckpointError where it is not that any more."""
+    path = folder / STATE
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if (folder / SUMS).is_file():
+            listed = dict(line.split("  ")[::-1] for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
+            if listed[STATE] != _sum(path):
+                raise ValueError("not the bytes that were saved")
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from None
+    return state
+
+
+def _restore(run: Run, state: dict[str, Any], path: Path) -> None:
+    """Put `run` where `state`, read from `path`, says."""
+    try:
         run.network.load_state_dict(state["network"])
         _load_optimizer(run.optimizer, state["optimizer"])
         if run.average is not None:
@@ -83,21 +128,17 @@ def load_last(folder: Path, run: Run) -> None:
         if run.accelerator.scaler is not None and state["scaler"] is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.progress = Progress(**state["progress"])
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: cannot be resumed with these settings ({reason}); "
             "keep the model and optimizer settings of the run, or start anew with another --out"
         ) from None
+
+
+def _sum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -76,9 +76,10 @@ def train(
     model, optimizer = accelerator.prepare(network, make_optimizer(network, settings))
     average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
     run = Run(network, model, optimizer, average, accelerator, Progress())
-    if resume:
-        load_last(out / "last", run)
+    note = load_last(out / "last", run) if resume else None
     progress = run.progress
+    if first and note is not None:
+        console.print(f"note: {note}", highlight=False, markup=False)
     if first and resume and progress.step == 0:
         console.print(f"note: no run in {out} to go on with; a new one begins", highlight=False, markup=False)
     if first:
