@@ -120,6 +120,7 @@ def test_a_run_leaves_all_it_promises(data, tmp_path):
         "best",
         "config.yaml",
         "last",
+        "last.previous",
         "log.jsonl",
         "metrics.json",
         "report.html",
