@@ -21,8 +21,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from asymseg import ANNNet, Classes, Predictor, evaluate
-from asymseg.data.files import write_mask
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.data.pixels import write_mask
+from asymseg.model.info import ModelInfo
 
 HEIGHT, WIDTH, CLASSES = 1024, 2048, 19
 EARLY = 10

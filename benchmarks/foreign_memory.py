@@ -54,8 +54,8 @@ def main() -> None:
 
 def write(path: Path, backbone: str) -> None:
     from asymseg import ANNNet, Classes
-    from asymseg.model.checkpoint import ModelInfo
     from asymseg.model.foreign.exporting import export_mmseg
+    from asymseg.model.info import ModelInfo
 
     classes = Classes(tuple(f"class {number}" for number in range(CLASSES)))
     network = ANNNet(CLASSES, backbone, aux_channels=256)

@@ -31,12 +31,13 @@ from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.dataset import open_dataset
-from asymseg.data.files import read_mask, write_mask
+from asymseg.data.files import read_mask
+from asymseg.data.pixels import write_mask
 from asymseg.evaluation.label_errors import Suspect, find_label_errors
 from asymseg.evaluation.regions import connected_regions, inner
 from asymseg.evaluation.results import hardware
 from asymseg.evaluation.suspects import write_suspects
-from asymseg.prediction.predict import load
+from asymseg.prediction.loading import load
 
 COUNT, FIRST = 40, 60
 AREA = (400, 20_000)

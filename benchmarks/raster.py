@@ -28,7 +28,7 @@ from PIL import Image
 from rasterio.windows import Window
 
 from asymseg import ANNNet, Classes, Predictor
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.raster.predict import predict_raster
 from asymseg.prediction.raster.reading import Raster
 

@@ -26,7 +26,7 @@ from PIL import Image, ImageFilter
 from asymseg import ANNNet, Classes, Predictor
 from asymseg.benchmarking.weights import liven
 from asymseg.data.files import image_tensor
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.streaming import TensorSource, gather_tokens, plan_tiles, predict_tile
 
 CLASSES = 19

@@ -58,7 +58,7 @@ def draw(predictor: Predictor, data: Path, scenes: int) -> Image.Image:
         for block in attention.blocks:
             share = block.heat[beacon].sum() / block.heat.sum()
             print(f"{pair.name}: {name} at {row}, {column}; {block.name} takes {share:.1%} from the beacon")
-        scene = Image.fromarray(as_picture(image))
+        scene = Image.fromarray(as_picture(image.numpy()))
         scene = scene.resize((ENLARGED * scene.width, ENLARGED * scene.height), Image.Resampling.NEAREST)
         rows.append((scene, *(attention.picture(block.name, enlarge=ENLARGED) for block in attention.blocks)))
     width, height = rows[0][0].size

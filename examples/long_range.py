@@ -104,7 +104,7 @@ def draw(dataset: DataSet, both: Contestant, neither: Contestant) -> Image.Image
     for pair in dataset.splits["test"][:SCENES_SHOWN]:
         image, truth = read_pair(pair, dataset.classes)
         masks = [truth.numpy()] + [predictor.class_map(image).cpu().numpy() for predictor in predictors]
-        rows.append([as_picture(image)] + [colour_mask(mask, dataset.classes) for mask in masks])
+        rows.append([as_picture(image.numpy())] + [colour_mask(mask, dataset.classes) for mask in masks])
     height, width = rows[0][0].shape[:2]
     gap = 6
     size = (ENLARGED * width, ENLARGED * height)

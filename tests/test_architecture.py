@@ -118,7 +118,7 @@ def test_a_wrong_import_is_caught(path, source):
         ("blocks/apnb.py", "import math\nfrom torch import Tensor, nn\nfrom asymseg.blocks.attention import attend"),
         ("blocks/apnb.py", "from .attention import attend\nfrom ..errors import ConfigError"),
         ("training/train.py", "from asymseg.evaluation import metrics\nfrom asymseg import __version__\nimport numpy"),
-        ("serving/serve.py", "from asymseg.prediction.predict import load"),
+        ("serving/serve.py", "from asymseg.prediction.loading import load"),
         ("cli/__init__.py", "def main():\n    from asymseg.training.train import train"),
     ],
 )
@@ -133,6 +133,11 @@ def test_the_probe_sees_what_is_loaded():
 
 def test_importing_the_package_loads_no_torch():
     assert not loaded_by("import asymseg") & {*HEAVY, "numpy", "pydantic"}
+
+
+@pytest.mark.parametrize("module", ["model.info", "data.pixels", "prediction.result", "prediction.loading"])
+def test_what_runs_a_file_loads_no_torch(module):
+    assert not loaded_by(f"import asymseg.{module}") & HEAVY
 
 
 def test_help_loads_no_torch():

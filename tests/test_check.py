@@ -11,7 +11,8 @@ from label_faults import CLASSES, copied_to_val, half_the_size, make_clean, no_m
 from asymseg.classes import Classes
 from asymseg.cli import main
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
 
 Check = Callable[..., tuple[int, str]]
 

@@ -12,7 +12,8 @@ from asymseg.classes import Classes
 from asymseg.cli import main
 from asymseg.data.files import read_mask
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 Run = Callable[..., tuple[int, str]]

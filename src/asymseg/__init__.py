@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from asymseg.model.folding import fold
     from asymseg.model.foreign.exporting import export_mmseg
     from asymseg.model.hub import from_pretrained, push_to_hub
-    from asymseg.prediction.predict import Predictor, load
+    from asymseg.prediction.loading import load
+    from asymseg.prediction.predict import Predictor
     from asymseg.prediction.raster.predict import predict_raster
     from asymseg.prediction.video import predict_video
     from asymseg.training.train import train
@@ -68,7 +69,7 @@ _HOMES = {
     "export": "asymseg.exporting.export",
     "export_mmseg": "asymseg.model.foreign.exporting",
     "from_pretrained": "asymseg.model.hub",
-    "load": "asymseg.prediction.predict",
+    "load": "asymseg.prediction.loading",
     "predict_raster": "asymseg.prediction.raster.predict",
     "predict_video": "asymseg.prediction.video",
     "push_to_hub": "asymseg.model.hub",

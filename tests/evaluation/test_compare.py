@@ -21,7 +21,7 @@ from asymseg.evaluation.evaluate import evaluate
 from asymseg.evaluation.metrics import scores
 from asymseg.evaluation.records import Record
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(("red", "green", "blue"))

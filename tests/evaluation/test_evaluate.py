@@ -19,7 +19,7 @@ from asymseg.evaluation.evaluate import Evaluation, evaluate, image_miou, measur
 from asymseg.evaluation.metrics import confusion_matrix
 from asymseg.evaluation.records import read_record
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.predict import Predictor
 

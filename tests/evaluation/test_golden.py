@@ -14,7 +14,7 @@ from torch import nn
 from asymseg.classes import IGNORE, Classes
 from asymseg.evaluation.evaluate import Evaluation, evaluate
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 TOLERANCE = 1e-9

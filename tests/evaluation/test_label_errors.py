@@ -19,7 +19,7 @@ from asymseg.errors import DataError
 from asymseg.evaluation.label_errors import Suspect, find_label_errors
 from asymseg.evaluation.suspects import OUTLINE, write_suspects
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(("ground", "car <1>", "tree"), ((90, 90, 90), (0, 0, 142), (0, 128, 0)))

@@ -18,7 +18,8 @@ from asymseg.evaluation.evaluate import evaluate
 from asymseg.evaluation.metrics import category_scores
 from asymseg.evaluation.submission import submission_writer, submit
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 

@@ -22,7 +22,7 @@ from asymseg.exporting.graph import Graph, Signature
 from asymseg.exporting.program import open_program
 from asymseg.exporting.verification import SIZES, verify
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 
 CLASSES = Classes(names=("road", "sky", "tree"), palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
 INFO = ModelInfo(

@@ -13,9 +13,10 @@ from asymseg.classes import IGNORE, Classes
 from asymseg.errors import CheckpointError
 from asymseg.model import checkpoint
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, load_model, parameter_count, save_model
+from asymseg.model.checkpoint import load_model, parameter_count, save_model
 from asymseg.model.folded import FoldedANNNet
 from asymseg.model.folding import fold
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 
 INFO = ModelInfo(

@@ -15,8 +15,9 @@ import asymseg
 from asymseg.classes import Classes
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, load_model, save_model
+from asymseg.model.checkpoint import load_model, save_model
 from asymseg.model.hub import from_pretrained, push_to_hub
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 INFO = ModelInfo(

@@ -7,7 +7,8 @@ import pytest
 from asymseg.classes import Classes
 from asymseg.errors import CheckpointError, ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, load_model, save_model
+from asymseg.model.checkpoint import load_model, save_model
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 
 

@@ -11,7 +11,8 @@ from asymseg.classes import Classes
 from asymseg.errors import CheckpointError
 from asymseg.model import source
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
 from asymseg.model.source import open_model
 
 INFO = ModelInfo(Classes(("sky", "road")), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

@@ -16,9 +16,10 @@ from asymseg.classes import Classes
 from asymseg.errors import CheckpointError
 from asymseg.model import download, fetching, zoo
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, load_model, save_model
+from asymseg.model.checkpoint import load_model, save_model
 from asymseg.model.fetching import fetch
 from asymseg.model.foreign.known_classes import CITYSCAPES, VOC2012
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.model.source import open_model
 from asymseg.model.zoo import ZOO, cached_folder, home

@@ -10,7 +10,7 @@ from torch import nn
 
 from asymseg.classes import Classes
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.predict import Predictor
 

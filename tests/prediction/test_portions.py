@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from asymseg.classes import Classes
 from asymseg.errors import ConfigError
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction import answer, upsampling
 from asymseg.prediction.files import predict_files
 from asymseg.prediction.portions import Portions, attempt

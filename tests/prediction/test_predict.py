@@ -13,10 +13,12 @@ from asymseg.classes import IGNORE, Classes
 from asymseg.data.files import read_mask
 from asymseg.errors import CheckpointError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
+from asymseg.prediction.loading import load
 from asymseg.prediction.overlay import as_picture, colour_mask, draw_overlay
-from asymseg.prediction.predict import Predictor, choose_device, load, to_tensor
+from asymseg.prediction.predict import Predictor, choose_device, to_tensor
 
 CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
 INFO = ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3)
@@ -235,15 +237,15 @@ def test_overlay_by_hand(predictor):
 
 
 def test_overlay_leaves_ignored_pixels_clear():
-    image = torch.full((3, 1, 2), 100, dtype=torch.uint8)
+    image = np.full((3, 1, 2), 100, dtype=np.uint8)
     mask = np.array([[0, IGNORE]], dtype=np.uint8)
     assert np.asarray(draw_overlay(image, mask, CLASSES)).tolist() == [[[150, 55, 60], [100, 100, 100]]]
     assert colour_mask(mask, CLASSES).tolist() == [[[200, 10, 20], [0, 0, 0]]]
 
 
 def test_any_image_can_be_looked_at():
-    assert as_picture(torch.tensor([0.0, 0.5, 1.5]).view(3, 1, 1)).tolist() == [[[0, 128, 255]]]
-    assert as_picture(torch.tensor([7, 8, 9, 10], dtype=torch.uint8).view(4, 1, 1)).tolist() == [[[7, 7, 7]]]
+    assert as_picture(np.array([0.0, 0.5, 1.5], dtype=np.float32).reshape(3, 1, 1)).tolist() == [[[0, 128, 255]]]
+    assert as_picture(np.array([7, 8, 9, 10], dtype=np.uint8).reshape(4, 1, 1)).tolist() == [[[7, 7, 7]]]
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "toaster"])

@@ -11,7 +11,7 @@ from asymseg.classes import Classes
 from asymseg.data.files import read_mask
 from asymseg.errors import ConfigError, DataError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.files import find_images, predict_files
 from asymseg.prediction.predict import Predictor
 

@@ -11,7 +11,7 @@ from torch import nn
 from asymseg.classes import Classes
 from asymseg.data.files import read_mask
 from asymseg.errors import AsymsegError, ConfigError, DataError
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.video import is_video, predict_video, write_video
 

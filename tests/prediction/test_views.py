@@ -13,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from asymseg.classes import Classes
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
 from asymseg.model.folded import FoldedANNNet
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
-from asymseg.prediction.predict import Predictor, load
+from asymseg.prediction.loading import load
+from asymseg.prediction.predict import Predictor
 
 INFO = ModelInfo(Classes(("red", "green", "blue")), (0.4,) * 3, (0.3,) * 3)
 SLIDE = {"mode": "slide", "window": (24, 32)}

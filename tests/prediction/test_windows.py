@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from asymseg.classes import Classes
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.windows import make_axis

@@ -16,7 +16,8 @@ from asymseg.classes import Classes
 from asymseg.config import TrainConfig
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, load_model
+from asymseg.model.checkpoint import load_model
+from asymseg.model.info import ModelInfo
 from asymseg.training.log import LOG, RunLog, read_log
 from asymseg.training.optimizer import make_optimizer
 from asymseg.training.state import STATE, SUMS, Progress, Run, load_last, save_last

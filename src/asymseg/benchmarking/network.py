@@ -16,8 +16,8 @@ from asymseg.benchmarking.rivals import plain_backbone, plain_head, plain_networ
 from asymseg.benchmarking.settings import BenchmarkSettings, Precision, Size
 from asymseg.benchmarking.weights import count, liven
 from asymseg.model.annnet import ANNNet, pad_for, upsample
+from asymseg.prediction.device import Precision as PredictorPrecision
 from asymseg.prediction.execution import Coarse, prepare
-from asymseg.prediction.execution import Precision as PredictorPrecision
 from asymseg.training.loss import cross_entropy
 
 PLAIN = "plain, eager, NCHW"

@@ -77,7 +77,7 @@ def check(
     console = make_console()
     predictor = None
     if model is not None:
-        from asymseg.prediction.predict import load
+        from asymseg.prediction.loading import load
 
         predictor = load(model, device)  # before all pixels are read, lest a mistyped name be told at the end
     with progress_bar(console, "check") as advance:

@@ -89,7 +89,7 @@ def evaluate(
     from asymseg.data.dataset import DataSet, open_dataset
     from asymseg.evaluation.evaluate import evaluate as run
     from asymseg.evaluation.submission import submit
-    from asymseg.prediction.predict import load
+    from asymseg.prediction.loading import load
 
     console = make_console()
     folder = Path(model)

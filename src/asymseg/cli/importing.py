@@ -94,7 +94,7 @@ def _say_what_it_sees(model: Path, image: Path) -> None:
     """Print the classes that a model finds in an image, how much of it each covers and how sure the model is."""
     import numpy as np
 
-    from asymseg.prediction.predict import load
+    from asymseg.prediction.loading import load
 
     result = load(model)(image)
     height, width = result.mask.shape

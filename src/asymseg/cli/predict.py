@@ -108,7 +108,7 @@ def predict(
         Videos: a folder for the class ids of each frame, as palette PNGs that are numbered from 0.
     """
     from asymseg.prediction.files import predict_files
-    from asymseg.prediction.predict import load
+    from asymseg.prediction.loading import load
     from asymseg.prediction.raster.reading import is_raster
     from asymseg.prediction.video import is_video
 

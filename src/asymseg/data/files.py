@@ -8,59 +8,24 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.decoding import IMAGE_SUFFIXES as IMAGE_SUFFIXES
-from asymseg.data.decoding import kind_of, pillow_channels, pillow_labels, read_array, reading, size_from_head
+from asymseg.data.decoding import kind_of, pillow_labels, read_array, reading, size_from_head
+from asymseg.data.pixels import read_pixels, to_pixels
 from asymseg.errors import DataError
 
 _SHOWN = 5
 
 
 def read_image(path: Path, channels: int = 3) -> UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"]:
-    """The image upright, as bytes where the file holds bytes and otherwise as floats on the 0..1 scale.
-
-    For three channels grey, palette, RGBA and CMYK files become RGB; for any other number the file must have just as
-    many. Float files are taken to be on the 0..1 scale already.
-    """
-    with reading(path):
-        kind = kind_of(path)
-        if kind == "pillow":
-            with Image.open(path) as opened:
-                return image_tensor(opened, channels, path)
-        array = read_array(path, kind)
-        if kind == "png16" and channels == 3 and array.shape[2] in (2, 4):
-            array = array[..., :-1]  # alpha is the last
-        if array.ndim == 3 and array.shape[2] != channels == array.shape[0]:
-            raise DataError(f"{path}: the shape {array.shape} looks like C H W; save it as H W C")
-        return image_tensor(array, channels, path)
+    """What `read_pixels` gives, as a tensor C H W."""
+    return torch.from_numpy(read_pixels(path, channels)).permute(2, 0, 1)  # h w c -> c h w
 
 
 def image_tensor(
     pixels: Image.Image | np.ndarray, channels: int = 3, where: Path | str = "the image"
 ) -> UInt8[Tensor, "c h w"] | Float[Tensor, "c h w"]:
-    """Pixels in memory, H W or H W C, in the form that `read_image` gives; `where` names them in messages."""
-    array = pillow_channels(pixels, channels) if isinstance(pixels, Image.Image) else pixels
-    if array.size == 0:
-        raise DataError(f"{where}: an image without pixels (shape {array.shape}); remove it")
-    if array.dtype == np.uint16:
-        array = array.astype(np.float32) / np.float32(65535)
-    elif array.dtype == bool or np.issubdtype(array.dtype, np.floating):
-        array = array.astype(np.float32)
-        if not np.isfinite(array).all():
-            raise DataError(f"{where}: holds values that are not finite; fill them with numbers")
-    elif array.dtype != np.uint8:
-        raise DataError(f"{where}: no known scale for {array.dtype} images; save uint8, uint16, or float from 0 to 1")
-    array = array[:, :, None] if array.ndim == 2 else array
-    if channels == 3 and array.shape[2] == 1:
-        array = array.repeat(3, axis=2)
-    if array.shape[2] != channels:
-        raise DataError(
-            f"{where}: {array.shape[2]} channels where the network takes {channels}; "
-            f"convert the image, or train with --model.in_channels {array.shape[2]}"
-        )
-    array = np.require(array, requirements=["C", "W"])  # Torch wants memory that can be written
-    return torch.from_numpy(array).permute(2, 0, 1)  # h w c -> c h w
+    """What `to_pixels` gives, as a tensor C H W."""
+    return torch.from_numpy(to_pixels(pixels, channels, where)).permute(2, 0, 1)  # h w c -> c h w
 
 
 def read_mask(path: Path, classes: Classes) -> UInt8[Tensor, "h w"]:
@@ -101,17 +66,6 @@ def image_size(path: Path) -> tuple[int, int]:
     """Height and width of the upright image or mask, from the head of the file alone."""
     with reading(path):
         return size_from_head(path)
-
-
-def write_mask(path: Path, mask: UInt8[Tensor, "h w"] | UInt8[np.ndarray, "h w"], classes: Classes) -> None:
-    """Write class ids as a palette PNG in the classes' colours, 255 where ignored; whole or not at all."""
-    colours = np.zeros((256, 3), dtype=np.uint8)
-    colours[: len(classes)] = classes.palette
-    colours[IGNORE] = classes.ignore_colour or (0, 0, 0)
-    picture = Image.fromarray(np.ascontiguousarray(np.asarray(mask)))
-    picture.putpalette(colours.tobytes())
-    with atomic_file(path) as temporary:
-        picture.save(temporary, format="PNG")
 
 
 def _from_ids(raw: np.ndarray, classes: Classes, path: Path) -> np.ndarray:

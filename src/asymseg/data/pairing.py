@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from asymseg.classes import Classes
-from asymseg.data.files import IMAGE_SUFFIXES
+from asymseg.data.decoding import IMAGE_SUFFIXES
 from asymseg.errors import DataError
 
 _SHOWN = 5

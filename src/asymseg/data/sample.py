@@ -9,7 +9,7 @@ from PIL import Image
 
 from asymseg.atomic import atomic_folder
 from asymseg.classes import Classes
-from asymseg.data.files import write_mask
+from asymseg.data.pixels import write_mask
 from asymseg.errors import DataError
 
 SAMPLE_CLASSES = Classes(

@@ -25,9 +25,10 @@ from asymseg.evaluation.measure import Evaluation, measure
 from asymseg.evaluation.metrics import mean_known, ratio
 from asymseg.evaluation.pictures import pictures_of_both
 from asymseg.evaluation.records import METRICS, Record, read_record
-from asymseg.prediction.execution import Device
+from asymseg.prediction.device import Device
+from asymseg.prediction.loading import load
 from asymseg.prediction.overlay import as_picture
-from asymseg.prediction.predict import Predictor, load
+from asymseg.prediction.predict import Predictor
 
 Side = str | Path | Predictor
 
@@ -112,7 +113,7 @@ def _shown(
     def difference(name: str, miou_a: float, miou_b: float) -> Difference:
         image, truth = read_pair(pairs[name], dataset.classes, len(a.info.mean))
         mask_a, mask_b = (side.class_map(image).cpu().numpy() for side in (a, b))
-        pictures = pictures_of_both(as_picture(image), truth.numpy(), mask_a, mask_b, dataset.classes)
+        pictures = pictures_of_both(as_picture(image.numpy()), truth.numpy(), mask_a, mask_b, dataset.classes)
         return Difference(name, miou_a, miou_b, pictures)
 
     gains, losses = result.most_different(GALLERY)

@@ -14,10 +14,11 @@ from asymseg.evaluation.measure import measure as measure
 from asymseg.evaluation.records import write_json as write_json
 from asymseg.evaluation.results import write_results
 from asymseg.evaluation.submission import submission_writer
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Average, Mode, Weighting
-from asymseg.prediction.execution import Device, Precision
-from asymseg.prediction.predict import Predictor, load
+from asymseg.prediction.device import Device, Precision
+from asymseg.prediction.loading import load
+from asymseg.prediction.predict import Predictor
 
 
 def evaluate(

@@ -58,7 +58,7 @@ def make_report(
     def example(name: str, miou: float) -> Example:
         image, truth = read_pair(pairs[name], dataset.classes, len(predictor.info.mean))
         prediction = predictor.class_map(image).cpu().numpy()
-        return Example(name, miou, as_picture(image), truth.numpy(), prediction)
+        return Example(name, miou, as_picture(image.numpy()), truth.numpy(), prediction)
 
     def confused() -> list[tuple[int, int, Example]]:
         if result.confused_in is None or not gallery:

@@ -101,7 +101,7 @@ def _cards(
         image, label = read_pair(pairs[name], dataset.classes, len(predictor.info.mean))
         prediction = predictor.class_map(image).cpu().numpy()
         views = (
-            ("image", as_picture(image)),
+            ("image", as_picture(image.numpy())),
             ("label", _coloured(label.numpy(), dataset)),
             ("prediction", _coloured(prediction, dataset)),
         )

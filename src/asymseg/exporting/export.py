@@ -20,8 +20,8 @@ from asymseg.exporting.program import (
 )
 from asymseg.exporting.verification import HALF_TOLERANCE, SIZES, TOLERANCE, Case, Run, summary, verify
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, describe_model
 from asymseg.model.folding import fold as fold_network
+from asymseg.model.info import ModelInfo
 from asymseg.model.source import open_model
 
 Format = Literal["onnx", "program", "aotinductor"]
@@ -89,7 +89,7 @@ def export(
     tell("exporting")
     with atomic_file(path) as temporary:
         content: dict[str, Any] = {
-            **describe_model(network, info),
+            **info.describe(network.settings),
             "signature": {"output": output, "from_bytes": from_bytes, "size": size, "half": half},
         }
         write = {"onnx": _write_onnx, "program": _write_program, "aotinductor": _write_package}[format]

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 
 Output = Literal["logits", "probabilities", "class_map"]
 

@@ -10,10 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from asymseg.errors import CheckpointError
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
 from asymseg.model.download import Advance, download
 from asymseg.model.foreign.importing import import_checkpoint
 from asymseg.model.foreign.known_classes import CITYSCAPES, VOC2012
+from asymseg.model.info import ModelInfo
 from asymseg.model.zoo import HOME, Published, cached_folder, home
 
 CLASSES = {"Cityscapes": CITYSCAPES, "VOC 2012 + aug": VOC2012}

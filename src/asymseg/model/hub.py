@@ -11,8 +11,9 @@ from torch import nn
 
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, write_model
+from asymseg.model.checkpoint import write_model
 from asymseg.model.folded import FoldedANNNet
+from asymseg.model.info import ModelInfo
 from asymseg.model.source import open_model
 
 LICENSES = (

@@ -93,6 +93,11 @@ class Seeing:
         return ", ".join(parts)
 
 
+def size_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """Height and width of an image at a scale."""
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
 def _is_size(sides: object) -> bool:
     return isinstance(sides, tuple) and len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
 

@@ -9,10 +9,11 @@ from torch import nn
 from asymseg.atomic import surviving_folder
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import CONFIG, WEIGHTS, ModelInfo, load_model
+from asymseg.model.checkpoint import CONFIG, WEIGHTS, load_model
 from asymseg.model.fetching import fetch
 from asymseg.model.folded import FoldedANNNet
 from asymseg.model.foreign.importing import import_checkpoint
+from asymseg.model.info import ModelInfo
 from asymseg.model.zoo import ZOO
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

@@ -8,21 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
 from PIL import Image, ImageDraw
-from torch import Tensor
 
-from asymseg.blocks import AFNB, APNB, PyramidPooling
-from asymseg.errors import ConfigError, DataError
-from asymseg.model.annnet import pad_for
-from asymseg.model.by_tokens import check_known, features, fusion_block
-from asymseg.model.checkpoint import ModelInfo
-from asymseg.model.folded import FoldedAttention, FoldedFusion
-from asymseg.prediction.execution import Coarse, normalised, scaled, size_at
-from asymseg.prediction.overlay import as_picture
+from asymseg.errors import DataError
+from asymseg.prediction.overlay import Picture, as_picture
 
 Name = Literal["fusion", "context"]
+Region = tuple[slice, slice]
+"""Rows and columns among the cells of a map."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +42,7 @@ class Attention:
 
     row: int
     column: int
-    image: Tensor
+    image: Picture
     blocks: tuple[BlockAttention, ...]
 
     def __getitem__(self, name: Name) -> BlockAttention:
@@ -80,17 +74,19 @@ class BlockWeights:
     """The weights that one block gave to every cell of its map."""
 
     name: Name
-    pool: PyramidPooling
-    weights: Float[Tensor, "h w s"]
+    pool_sizes: tuple[int, ...]
+    weights: Float[np.ndarray, "h w s"]
     pooled: tuple[int, int]
     """Height and width of the map that was pooled."""
+    regions: tuple[Region, ...]
+    """Of that map, in the order of the weights."""
 
 
 @dataclass(frozen=True)
 class Attending:
     """The weights of all blocks for all pixels of an image: for each cell of a map, one float32 per region."""
 
-    image: Tensor
+    image: Picture
     seen: tuple[int, int]
     """Height and width at which the network saw the image."""
     covers: tuple[int, int]
@@ -111,10 +107,9 @@ class Attending:
             self._nearest(pixel, cells, axis)
             for axis, (pixel, cells) in enumerate(zip((row, column), size, strict=True))
         ]
-        weights = block.weights[cell[0], cell[1]].numpy()
-        regions = block.pool.cells(block.pooled)
+        weights = block.weights[cell[0], cell[1]]
         heat = np.zeros(block.pooled, np.float64)
-        for region, weight in zip(regions, weights, strict=True):
+        for region, weight in zip(block.regions, weights, strict=True):
             heat[region] += weight / heat[region].size
         rows, columns = (
             np.arange(side) * seen * cells // (side * covered)
@@ -124,10 +119,10 @@ class Attending:
         )
         boxes = [
             [end for axis in (0, 1) for end in self._pixels(region[axis], block.pooled[axis], axis)]
-            for region in regions
+            for region in block.regions
         ]
         return BlockAttention(
-            block.name, block.pool.pool_sizes, weights, np.array(boxes), heat[np.ix_(rows, columns)].astype(np.float32)
+            block.name, block.pool_sizes, weights, np.array(boxes), heat[np.ix_(rows, columns)].astype(np.float32)
         )
 
     def _pixels(self, cells: slice, length: int, axis: int) -> tuple[int, int]:
@@ -138,60 +133,11 @@ class Attending:
 
     def _nearest(self, pixel: int, cells: int, axis: int) -> int:
         """The cell of an axis whose logits have most to say at a pixel, as `F.interpolate` places them."""
-        covered, seen, side = self.covers[axis], self.seen[axis], self.image.shape[1 + axis]
+        covered, seen, side = self.covers[axis], self.seen[axis], int(self.image.shape[1 + axis])
         if self.align_corners:
             place = pixel * (seen - 1) / (side - 1) if side > 1 else 0.0
             return round(place * (cells - 1) / (covered - 1)) if covered > 1 else 0
         return min((2 * pixel + 1) * seen * cells // (2 * side * covered), cells - 1)
-
-
-@torch.inference_mode()
-def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
-    """The weights by which a network looked at an image, from one more run of it without the classifier.
-
-    Raises ConfigError for a predictor that sees the image in parts or several times, where no weights are those of its
-    answer, and for a network without a block that looks at regions.
-    """
-    network = check_known(coarse.network)
-    seeing = info.seeing
-    seen = size_at((image.shape[1], image.shape[2]), seeing.scales[0])
-    fits = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
-    if not fits or len(seeing.scales) > 1 or seeing.flip:
-        raise ConfigError(
-            "attention is that of one look at the whole image, and this predictor sees it in parts or several times; "
-            'use predictor.seeing(mode="whole", scales=(1.0,), flip=False)'
-        )
-    fusion, context = fusion_block(network), network.context
-    blocks = []
-    with coarse.running():
-        padded = pad_for(network.backbone, scaled(normalised(image, info, coarse.device), seen))
-        low, high = network.backbone(padded.contiguous(memory_format=torch.channels_last))
-        pools = None
-        if fusion is not None:
-            key, pooled = (fusion.pool(x) for x in fusion.to_pool(low))
-            pools = (key, pooled)
-            blocks.append(_weights("fusion", fusion, high, key, (low.shape[2], low.shape[3])))
-        if isinstance(context, APNB | FoldedAttention):
-            x = features(network, high, pools)[1]
-            key = context.pool(context.to_pool(x)[0])
-            blocks.append(_weights("context", context, x, key, (x.shape[2], x.shape[3])))
-    if not blocks:
-        raise ConfigError(
-            "the network has no block that looks at regions (fusion 'none', context "
-            f"{network.settings['context']!r}), so there is no attention to show"
-        )
-    return Attending(image, seen, (padded.shape[2], padded.shape[3]), network.align_corners, tuple(blocks))
-
-
-def _weights(
-    name: Name,
-    block: AFNB | APNB | FoldedAttention | FoldedFusion,
-    x: Float[Tensor, "1 c h w"],
-    key: Float[Tensor, "1 k s"],
-    pooled: tuple[int, int],
-) -> BlockWeights:
-    weights = block.attention(x, key)[0].float().cpu()
-    return BlockWeights(name, block.pool, weights.reshape(x.shape[2], x.shape[3], -1), pooled)
 
 
 def _marked(picture: Image.Image, row: float, column: float) -> Image.Image:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from jaxtyping import Float, Shaped
@@ -13,13 +13,11 @@ from torch.nn import functional as F
 from asymseg.data.transforms import normalise
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet, pad_for
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.folded import FoldedANNNet
 from asymseg.model.folding import fold
+from asymseg.model.info import ModelInfo
 from asymseg.model.memory import reused_memory
-
-Device = Literal["auto", "cpu", "cuda", "mps"] | str
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+from asymseg.prediction.device import Device, Precision
 
 _WHOLE = (ANNNet.forward, FoldedANNNet.forward)
 
@@ -54,11 +52,6 @@ def normalised(image: Shaped[Tensor, "c h w"], info: ModelInfo, device: torch.de
     if info.channel_order == "BGR":
         image = image.flip(0)
     return normalise(image.to(device), info.mean, info.std)[None]
-
-
-def size_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Height and width of an image at a scale."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def scaled(pixels: Float[Tensor, "1 c h w"], seen: tuple[int, int]) -> Float[Tensor, "1 c _ _"]:

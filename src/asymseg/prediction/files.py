@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
-from asymseg.data.files import IMAGE_SUFFIXES, write_mask
+from asymseg.data.decoding import IMAGE_SUFFIXES
 from asymseg.data.loader import prefetched
 from asymseg.data.pairing import is_data
+from asymseg.data.pixels import write_mask
 from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.overlay import draw_overlay
-from asymseg.prediction.predict import Predictor, Result, to_tensor
+from asymseg.prediction.predict import Predictor, to_tensor
+from asymseg.prediction.result import Result
 from asymseg.prediction.streaming import stream
 from asymseg.prediction.tiles import plan_tiles, reach_of
 from asymseg.prediction.video import VIDEO_SUFFIXES
@@ -165,5 +167,5 @@ def _predict_one(
         mask = predictor.class_map(image).cpu() if tiled is None else torch.from_numpy(tiled.mask)
     if overlay:
         with atomic_file(_overlay(target)) as temporary:
-            draw_overlay(image, mask.numpy(), classes).save(temporary, quality=90)
-    write_mask(target, mask, classes)
+            draw_overlay(image.numpy(), mask.numpy(), classes).save(temporary, quality=90)
+    write_mask(target, mask.numpy(), classes)

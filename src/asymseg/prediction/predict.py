@@ -3,9 +3,8 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,76 +12,23 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from asymseg.classes import Classes
-from asymseg.data.files import image_tensor, read_image, write_mask
+from asymseg.data.files import image_tensor, read_image
 from asymseg.errors import ConfigError, DataError
-from asymseg.model.checkpoint import ModelInfo, parameter_count
-from asymseg.model.seeing import Average, Mode, Weighting
-from asymseg.model.source import open_model
+from asymseg.model.checkpoint import parameter_count
+from asymseg.model.info import ModelInfo
+from asymseg.model.seeing import Average, Mode, Weighting, size_at
 from asymseg.prediction.answer import Answer
-from asymseg.prediction.attention import Attending, Attention, attend
-from asymseg.prediction.execution import Coarse, Device, Precision, normalised, prepare, scaled, size_at
+from asymseg.prediction.attending import attend
+from asymseg.prediction.device import Device, Precision
+from asymseg.prediction.execution import Coarse, normalised, prepare, scaled
 from asymseg.prediction.execution import choose_device as choose_device
 from asymseg.prediction.mosaic import Mosaic, Strips, see_strip
-from asymseg.prediction.overlay import draw_overlay
 from asymseg.prediction.portions import Done, Portions, attempt
+from asymseg.prediction.result import Result
 from asymseg.prediction.upsampling import View
 from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
-
-
-class Result:
-    """What a model says about one image."""
-
-    mask: UInt8[np.ndarray, "h w"]
-    """Class ids."""
-    classes: Classes
-    image: Tensor
-    """The image as it was seen, C H W."""
-
-    def __init__(
-        self,
-        mask: UInt8[np.ndarray, "h w"],
-        classes: Classes,
-        image: Tensor,
-        probabilities: Callable[[], Float[np.ndarray, "n h w"]],
-        attend: Callable[[], Attending] | None = None,
-    ) -> None:
-        self.mask, self.classes, self.image = mask, classes, image
-        self._probabilities, self._attend = probabilities, attend
-
-    @cached_property
-    def probabilities(self) -> Float[np.ndarray, "n h w"]:
-        """Of each class, adding up to 1 at each pixel; made when first asked for, since they are large."""
-        return self._probabilities()
-
-    def attention(self, row: int, column: int) -> Attention:
-        """The regions of the image that one of its pixels drew on, block by block, with `picture()`.
-
-        The network is run once more when this is first asked for, and the weights of all pixels are kept. Raises
-        ConfigError where it saw the image in parts or several times, or has no block that looks at regions; DataError
-        for a place outside the image.
-        """
-        return self._attending.at(row, column)
-
-    @cached_property
-    def _attending(self) -> Attending:
-        if self._attend is None:
-            raise ConfigError("this result is apart from its network; predict the image again and ask there")
-        return self._attend()
-
-    def __getstate__(self) -> dict[str, Any]:
-        """All but the way back to the network, which may be large."""
-        return {**self.__dict__, "_attend": None}
-
-    def overlay(self, opacity: float = 0.5) -> Image.Image:
-        """The image with the classes' colours over it."""
-        return draw_overlay(self.image, self.mask, self.classes, opacity)
-
-    def save(self, path: str | Path) -> None:
-        """Write the mask as a palette PNG of class ids, whole or not at all."""
-        write_mask(Path(path), torch.from_numpy(self.mask), self.classes)
 
 
 class Predictor:
@@ -147,7 +93,7 @@ class Predictor:
         answer = self._look(image, keep=True)
         mask = answer.class_map().cpu().numpy()
         weights = partial(attend, self.coarse, self.info, image)
-        return Result(mask, self.info.classes, image, partial(_as_array, answer), weights)
+        return Result(mask, self.info.classes, image.numpy(), partial(_as_array, answer), weights)
 
     def class_map(self, image: Tensor) -> UInt8[Tensor, "h w"]:
         """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less.
@@ -225,36 +171,13 @@ def _as_array(answer: Answer) -> Float[np.ndarray, "n h w"]:
     return answer.probabilities().cpu().numpy()
 
 
-def load(
-    source: str | Path,
-    device: Device = "auto",
-    *,
-    precision: Precision = "auto",
-    compile: bool = False,
-    fold: bool = True,
-) -> Predictor:
-    """A predictor from whatever names a model: see `asymseg.model.source.open_model`.
-
-    That is a model folder; a run's folder, whose best model is taken; a checkpoint file of the authors',
-    mmsegmentation's or PaddleSeg's; a name that `asymseg models` lists; or OWNER/NAME on the hub. What is not here yet
-    is downloaded once and kept. The other arguments are those of `Predictor`. Raises CheckpointError.
-    """
-    network, info = open_model(source)
-    network = network.to(memory_format=torch.channels_last)
-    return Predictor(network, info, device, precision=precision, compile=compile, fold=fold)
-
-
 def to_tensor(source: ImageSource, channels: int) -> Tensor:
     """Any image a user may hold, as C H W bytes or floats 0..1. Raises DataError."""
     if isinstance(source, str | Path):
         return read_image(Path(source), channels)
-    if isinstance(source, Image.Image):
-        return image_tensor(source, channels)
     if isinstance(source, Tensor):
         if source.dim() != 3:
             raise DataError(f"expected a tensor C H W, got the shape {tuple(source.shape)}")
         source = source.float() if source.is_floating_point() else source  # NumPy has no bfloat16
         source = source.detach().cpu().permute(1, 2, 0).numpy()  # c h w -> h w c
-    if source.ndim not in (2, 3):
-        raise DataError(f"expected an array H W or H W C, got the shape {source.shape}")
     return image_tensor(source, channels)

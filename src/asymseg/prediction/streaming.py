@@ -48,7 +48,8 @@ from asymseg.model.by_tokens import (
 )
 from asymseg.model.reach import Reach
 from asymseg.prediction.execution import normalised
-from asymseg.prediction.predict import ImageSource, Predictor, Result, to_tensor
+from asymseg.prediction.predict import ImageSource, Predictor, to_tensor
+from asymseg.prediction.result import Result
 from asymseg.prediction.tiles import TensorSource, Tile, TileSource, check_one_look, plan_tiles
 from asymseg.prediction.upsampling import NUMBERS_AT_ONCE
 
@@ -183,7 +184,7 @@ def stream(
     for number, part in enumerate(tiles, start=1):
         mask[part.core] = predict_tile(predictor, tokens, parts, part).cpu().numpy()
         after(begun + number)
-    return Result(mask, predictor.info.classes, image, partial(_probabilities, predictor, tokens, parts, tiles))
+    return Result(mask, predictor.info.classes, image.numpy(), partial(_probabilities, predictor, tokens, parts, tiles))
 
 
 def _probabilities(

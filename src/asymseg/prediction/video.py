@@ -13,10 +13,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from asymseg.atomic import atomic_file
-from asymseg.data.files import write_mask
+from asymseg.data.pixels import write_mask
 from asymseg.errors import AsymsegError, ConfigError, DataError
 from asymseg.prediction.overlay import draw_overlay
-from asymseg.prediction.predict import Predictor, Result
+from asymseg.prediction.predict import Predictor
+from asymseg.prediction.result import Result
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")
 """Suffixes, in small letters, of the files that are taken for videos."""
@@ -91,8 +92,8 @@ def write_video(
                     writer.copy(event)
                 else:
                     image = _upright(event)
-                    mask = predictor.class_map(image).cpu()
-                    writer.write(np.asarray(draw_overlay(image, mask.numpy(), classes, opacity)), event)
+                    mask = predictor.class_map(image).cpu().numpy()
+                    writer.write(np.asarray(draw_overlay(image.numpy(), mask, classes, opacity)), event)
                     if masks is not None:
                         write_mask(masks / f"{done:06d}.png", mask, classes)
                     done += 1

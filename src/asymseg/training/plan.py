@@ -18,7 +18,8 @@ from asymseg.data.loader import measure_normalisation
 from asymseg.errors import ConfigError, TrainingError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.backbone import TimmBackbone, backbone_normalisation
-from asymseg.model.checkpoint import ModelInfo, parameter_count
+from asymseg.model.checkpoint import parameter_count
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.training.optimizer import freeze_batchnorm
 

@@ -18,7 +18,8 @@ from torch import nn
 from asymseg.atomic import atomic_folder, previous_folder
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, write_model
+from asymseg.model.checkpoint import write_model
+from asymseg.model.info import ModelInfo
 
 STATE = "training.pt"
 SUMS = "SHA256SUMS"

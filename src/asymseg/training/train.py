@@ -21,7 +21,8 @@ from asymseg.errors import TrainingError
 from asymseg.evaluation.evaluate import Evaluation, evaluate, measure
 from asymseg.evaluation.metrics import scores
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo, save_model
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
 from asymseg.model.memory import reused_memory
 from asymseg.prediction.predict import Predictor
 from asymseg.training import plan

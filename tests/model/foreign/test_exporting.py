@@ -11,9 +11,9 @@ from torch import nn
 from asymseg.classes import Classes
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.exporting import export_mmseg, to_mmseg
 from asymseg.model.foreign.importing import import_checkpoint
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 
 INFO = ModelInfo(Classes(("a", "b", "c"), ((1, 2, 3), (4, 5, 6), (7, 8, 9))), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

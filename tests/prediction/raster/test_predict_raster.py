@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, DataError
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.raster.predict import predict_raster
 from asymseg.prediction.raster.reading import Raster, is_raster

@@ -6,7 +6,7 @@ from pathlib import Path
 from asymseg.classes import Classes
 from asymseg.data.audit.findings import Finding, counted
 from asymseg.data.dataset import SPLITS, DataSet, hold_out
-from asymseg.data.files import IMAGE_SUFFIXES
+from asymseg.data.decoding import IMAGE_SUFFIXES
 from asymseg.data.pairing import FolderFiles, Pair, is_data, listed, naming_hint, search
 from asymseg.errors import DataError
 

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from asymseg.classes import Classes
 from asymseg.errors import CheckpointError
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.backbones import backbone_name, class_count, resnet_modules, resnet_size, width_of
 from asymseg.model.foreign.known_classes import CITYSCAPES, PASCAL_CONTEXT, numbered_classes
 from asymseg.model.foreign.translation import Translation, numbers
+from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 
 DIALECT = "the authors"

@@ -10,12 +10,12 @@ from torch import Tensor
 from asymseg.atomic import atomic_file
 from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.backbones import DEPTHS, ResNetSize
 from asymseg.model.foreign.mmseg import SWITCHES, TWINS, backbone_modules, head_modules
 from asymseg.model.foreign.mmseg_config import write_settings
 from asymseg.model.foreign.mmseg_settings import STRIDES
 from asymseg.model.foreign.translation import COUNTER, TORCH_NORM
+from asymseg.model.info import ModelInfo
 from asymseg.model.resnet import parse_name
 
 TYPES = {"": "ResNet", "c": "ResNetV1c", "s": "ResNetV1c", "d": "ResNetV1d"}

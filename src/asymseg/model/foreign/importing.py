@@ -11,11 +11,11 @@ from torch import Tensor
 from asymseg.classes import Classes
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign import authors, mmseg, paddle
 from asymseg.model.foreign.known_classes import numbered_classes
 from asymseg.model.foreign.reading import DROPPED, read_checkpoint
 from asymseg.model.foreign.translation import Translation, check_keys, fill
+from asymseg.model.info import ModelInfo
 
 
 @dataclass(frozen=True)

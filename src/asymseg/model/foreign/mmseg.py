@@ -11,7 +11,6 @@ from torch import Tensor
 
 from asymseg.classes import Classes
 from asymseg.errors import CheckpointError, DataError
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.backbones import (
     ResNetSize,
     backbone_name,
@@ -24,6 +23,7 @@ from asymseg.model.foreign.known_classes import numbered_classes
 from asymseg.model.foreign.mmseg_config import read_settings
 from asymseg.model.foreign.mmseg_settings import understand
 from asymseg.model.foreign.translation import Translation
+from asymseg.model.info import ModelInfo
 
 DIALECT = "mmsegmentation"
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import Tensor
 
-from asymseg.model.checkpoint import ModelInfo
 from asymseg.model.foreign.backbones import backbone_name, class_count, resnet_modules, resnet_size, width_of
 from asymseg.model.foreign.known_classes import numbered_classes
 from asymseg.model.foreign.translation import Translation
+from asymseg.model.info import ModelInfo
 
 DIALECT = "PaddleSeg"
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from asymseg.errors import CheckpointError
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 
 TORCH_NORM = {name: name for name in ("weight", "bias", "running_mean", "running_var")}
 COUNTER = "num_batches_tracked"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asymseg.data.files import image_tensor
 from asymseg.errors import AsymsegError, DataError
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 
 PICTURE_PIXELS = 64_000_000
 """A TIFF without a georeference and of no more pixels than this is taken for a picture, and read at once."""

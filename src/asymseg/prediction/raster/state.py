@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from asymseg.atomic import atomic_file
 from asymseg.errors import AsymsegError
-from asymseg.model.checkpoint import ModelInfo
+from asymseg.model.info import ModelInfo
 
 _STATE = "state.json"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
