@@ -125,7 +125,7 @@ def test_the_picture_by_hand():
     whole = np.ones(1, np.float32), np.array([[0, 40, 0, 60]])
     fusion, context = (BlockAttention(name, (1,), *whole, heat) for name in ("fusion", "context"))
     bare = replace(fusion, heat=np.eye(1, 2400, dtype=np.float32).reshape(40, 60))
-    image = torch.full((3, 40, 60), 100, dtype=torch.uint8)
+    image = np.full((3, 40, 60), 100, dtype=np.uint8)
     last, quarter = 255 * np.array([0.988, 0.998, 0.645]), 255 * np.array([0.342, 0.062, 0.429])
     for attention, block in (
         (Attention(20, 20, image, (fusion, context)), None),
