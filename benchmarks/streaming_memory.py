@@ -27,7 +27,8 @@ from asymseg import ANNNet, Classes, Predictor
 from asymseg.benchmarking.weights import liven
 from asymseg.data.files import image_tensor
 from asymseg.model.info import ModelInfo
-from asymseg.prediction.streaming import TensorSource, gather_tokens, plan_tiles, predict_tile
+from asymseg.prediction.streaming import gather_tokens, predict_tile
+from asymseg.prediction.tiles import TensorSource, plan_tiles
 
 CLASSES = 19
 

@@ -17,8 +17,9 @@ from asymseg.model.info import ModelInfo
 from asymseg.model.reach import measure_reach
 from asymseg.prediction.files import predict_files
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.streaming import Tokens, gather_tokens, predict_tile, stream
+from asymseg.prediction.streaming import gather_tokens, predict_tile, stream
 from asymseg.prediction.tiles import TensorSource, plan_tiles
+from asymseg.prediction.tokens import Tokens
 
 INFO = ModelInfo(Classes(("ground", "disc", "beacon")), (0.1, 0.2, 0.3), (0.3, 0.2, 0.25))
 NARROW = {"key_channels": 4, "value_channels": 3, "context_channels": 6, "aux_channels": 0}

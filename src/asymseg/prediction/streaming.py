@@ -22,18 +22,13 @@ was stopped in the last pass goes on with them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float64, UInt8
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from asymseg.atomic import atomic_file
 from asymseg.errors import DataError
 from asymseg.model.annnet import pad_for
 from asymseg.model.by_tokens import (
@@ -51,46 +46,11 @@ from asymseg.prediction.execution import normalised
 from asymseg.prediction.predict import ImageSource, Predictor, to_tensor
 from asymseg.prediction.result import Result
 from asymseg.prediction.tiles import TensorSource, Tile, TileSource, check_one_look, plan_tiles
+from asymseg.prediction.tokens import Tokens
 from asymseg.prediction.upsampling import NUMBERS_AT_ONCE
-
-__all__ = ["TensorSource", "Tile", "TileSource", "Tokens", "gather_tokens", "plan_tiles", "predict_tile", "stream"]
 
 Progress = Callable[[int, int], None]
 """Called with how many tiles are done and how many there are, all passes counted."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """What the blocks need of one whole image; None where a network lacks a block. Float64, on the CPU."""
-
-    size: tuple[int, int]
-    """Height and width of the image."""
-    fusion: tuple[Float[Tensor, "1 k s"], Float[Tensor, "1 c s"]] | None = None
-    context: tuple[Float[Tensor, "1 q t"], Float[Tensor, "1 d t"]] | None = None
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file, whole or not at all."""
-        tensors = {"size": torch.tensor(self.size)}
-        for name, pools in (("fusion", self.fusion), ("context", self.context)):
-            if pools is not None:
-                tensors |= {f"{name}.key": pools[0].contiguous(), f"{name}.pooled": pools[1].contiguous()}
-        with atomic_file(path) as temporary:
-            save_file(tensors, temporary)
-
-    @classmethod
-    def load(cls, path: Path) -> "Tokens":
-        """What `save` wrote. Raises DataError."""
-        try:
-            tensors = load_file(path)
-            height, width = tensors["size"].tolist()
-            pools = [
-                (tensors[f"{name}.key"], tensors[f"{name}.pooled"]) if f"{name}.key" in tensors else None
-                for name in ("fusion", "context")
-            ]
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{path}: no tokens of an image ({reason}); remove it, to gather them again") from None
-        return cls((height, width), *pools)
 
 
 @torch.inference_mode()

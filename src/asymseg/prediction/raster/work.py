@@ -15,7 +15,9 @@ from asymseg.prediction.raster.blending import add_tile, lay_tiles, span
 from asymseg.prediction.raster.pixels import CLASSES, SHARES, put_classes, put_shares
 from asymseg.prediction.raster.reading import Raster
 from asymseg.prediction.raster.state import Unfinished
-from asymseg.prediction.streaming import Tokens, gather_tokens, plan_tiles, predict_tile
+from asymseg.prediction.streaming import gather_tokens, predict_tile
+from asymseg.prediction.tiles import plan_tiles
+from asymseg.prediction.tokens import Tokens
 from asymseg.prediction.windows import Axis
 
 Progress = Callable[[int, int], None]
