@@ -98,6 +98,44 @@ def test_what_a_suspect_says(predictor, tmp_path):
     assert not suspect.region[2, 2]
 
 
+def test_the_score_by_hand(predictor, tmp_path):
+    """A square of 20 by 20, wrong throughout: 18 by 18 lie inside; and the same where the model is less sure."""
+    sure = np.full(SHAPE, SURE)
+    for name, brightness in (("sure", SURE), ("less", 150)):
+        label = scene()
+        label[10:30, 10:30] = 2
+        sure[10:30, 10:30] = brightness
+        put(tmp_path, name, scene(), label, sure)
+    best, second = find(predictor, tmp_path)
+    assert (best.image, second.image) == ("sure", "less")
+    rest = (1 - share(SURE)) / 2
+    trees = 600 + 144  # pixels in each of three images; the square of another two is labelled so
+    doubts = 800 * rest + 3 * trees * share(SURE) + 400 * ((1 - share(150)) / 2 - rest)
+    trust = math.sqrt(share(SURE) * doubts / (800 + 3 * trees))
+    for suspect, brightness in ((best, SURE), (second, 150)):
+        right, wrong = share(brightness), (1 - share(brightness)) / 2
+        expected = 18 * math.log(max(wrong, 1e-4)) ** 2 * (right - wrong) * trust
+        assert suspect.score == pytest.approx(expected, rel=1e-4)
+
+
+class Lopsided(Reading):
+    """Takes the left half of what it sees for the darker."""
+
+    def head(self, low, high):
+        half = high.shape[3] // 2
+        return torch.cat([high[..., :half] * 4, high[..., half:] * 10], dim=3)
+
+
+def test_an_image_is_seen_mirrored_too(tmp_path):
+    label = scene()
+    label[10:30, 10:30] = 2
+    put(tmp_path, "wrong", scene(), label)
+    lopsided = Predictor(Lopsided(), ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3), "cpu")
+    [suspect] = find(lopsided, tmp_path)
+    halves = [math.exp(much) / (math.exp(much) + 2) for much in (4, 10)]
+    assert suspect.confidence == pytest.approx(sum(halves) / 2)
+
+
 def test_a_wrong_region_is_one_suspect_whatever_its_parts_are_called(predictor, tmp_path):
     label = np.zeros(SHAPE, dtype=np.uint8)
     label[10:30, 10:50] = 1
