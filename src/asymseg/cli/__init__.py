@@ -15,6 +15,7 @@ from asymseg.cli.importing import import_
 from asymseg.cli.models import models
 from asymseg.cli.predict import predict
 from asymseg.cli.sample import sample
+from asymseg.cli.serve import serve
 from asymseg.cli.terminal import fail
 from asymseg.cli.train import train
 from asymseg.config import explain
@@ -29,7 +30,7 @@ app = cyclopts.App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
-for command in (sample, check, train, evaluate, compare, predict, export, models):
+for command in (sample, check, train, evaluate, compare, predict, export, serve, models):
     app.command(command)
 app.command(import_, name="import")
 app.command(benchmark)

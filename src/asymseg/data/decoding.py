@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -13,10 +14,16 @@ from asymseg.errors import DataError
 
 Kind = Literal["npy", "png16", "tiff", "pillow"]
 
+Source = Path | BytesIO
+"""A file on the disk, or the content of one. Nothing beside it is read then, whatever it names."""
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 """Suffixes, in small letters, of the files that a data folder is searched for."""
 
-_TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+THE_IMAGE = "the image"
+"""What messages call one that came without a name."""
+
+TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PIXELS = 2**30
 _ORIENTATION = 0x0112
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
@@ -27,8 +34,9 @@ if Image.MAX_IMAGE_PIXELS is not None:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(source: Source | str) -> Iterator[None]:
     """Turn whatever a decoder says about a file into a DataError that names the file and the cure."""
+    path = source if isinstance(source, str) else name_of(source)
     try:
         yield
     except (DataError, MemoryError):
@@ -48,16 +56,28 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: not readable ({reason}); {cure}") from None
 
 
-def kind_of(path: Path) -> Kind:
+def name_of(source: Source) -> str:
+    """What messages call it."""
+    return str(source) if isinstance(source, Path) else THE_IMAGE
+
+
+def rewound(source: Source) -> Source:
+    """The same, to be read from its first byte."""
+    if isinstance(source, BytesIO):
+        source.seek(0)
+    return source
+
+
+def kind_of(source: Source) -> Kind:
     """Who can read the file without loss, judged by its first bytes."""
-    with path.open("rb") as file:
+    with BytesIO(source.getvalue()[:26]) if isinstance(source, BytesIO) else source.open("rb") as file:
         head = file.read(26)
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0:
         return "png16"  # Pillow keeps 16 bit of grey alone
-    if head.startswith(_TIFF_HEADS):
-        with tifffile.TiffFile(path) as file:
+    if head.startswith(TIFF_HEADS):
+        with tifffile.TiffFile(rewound(source)) as file:
             page = file.pages.first
             several = page.samplesperpixel > 1
             planes = len(file.series[0].pages) > 1  # Pillow would show the first alone
@@ -68,43 +88,43 @@ def kind_of(path: Path) -> Kind:
     return "pillow"
 
 
-def read_array(path: Path, kind: Kind) -> np.ndarray:
+def read_array(source: Source, kind: Kind) -> np.ndarray:
     """The upright content of any file that Pillow would not keep whole, as H W or H W C."""
     if kind == "npy":
-        array: np.ndarray = np.load(path, allow_pickle=False)
+        array: np.ndarray = np.load(rewound(source), allow_pickle=False)
     elif kind == "png16":
-        array = _read_deep_png(path)
+        array = _read_deep_png(source)
     else:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(rewound(source)) as file:
             array = file.series[0].asarray()
             if array.ndim == 3 and not file.series[0].axes.endswith("S"):
                 array = np.moveaxis(array, 0, 2)  # channels as planes or pages: c h w -> h w c
             array = _upright(array, _tiff_orientation(file))
     if array.ndim not in (2, 3):
-        raise DataError(f"{path}: an array of shape {array.shape}; save it as H W C or H W")
+        raise DataError(f"{name_of(source)}: an array of shape {array.shape}; save it as H W C or H W")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _read_deep_png(path: Path) -> np.ndarray:
+def _read_deep_png(source: Source) -> np.ndarray:
     """A 16 bit PNG in colour or with alpha, as uint16 H W C.
 
     Pillow keeps the first, higher byte of each sample; told that the bytes are the other way round, the second. Grey
     with alpha is as long as RGBA of 8 bit, and read as that gives all four bytes at once.
     """
-    with Image.open(path) as opened:
+    with Image.open(rewound(source)) as opened:
         grey = _raw_mode(opened) == "LA;16B"
-    first = _read_png_as(path, {"LA;16B": "RGBA"})
+    first = _read_png_as(source, {"LA;16B": "RGBA"})
     if grey:
         high, low = first[..., ::2], first[..., 1::2]
     else:
-        high, low = first, _read_png_as(path, {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"})
+        high, low = first, _read_png_as(source, {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"})
     deep: np.ndarray = high << 8 | low
     return deep
 
 
-def _read_png_as(path: Path, raw_modes: dict[str, str]) -> np.ndarray:
+def _read_png_as(source: Source, raw_modes: dict[str, str]) -> np.ndarray:
     """The upright PNG as uint16 H W C, its stored form taken for another one."""
-    with Image.open(path) as opened:
+    with Image.open(rewound(source)) as opened:
         stored = _raw_mode(opened)
         if isinstance(opened, ImageFile.ImageFile) and stored in raw_modes:
             opened.tile = [opened.tile[0]._replace(args=raw_modes[stored])]

@@ -1,0 +1,1 @@
+"""HTTP: models behind a web page and an API, on one machine, safe unless told otherwise."""

@@ -1,0 +1,72 @@
+"""Results that are kept for a while, so that the page may ask about their pixels."""
+
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from asymseg.prediction.result import Result
+from asymseg.serving.refusals import Refusal
+from asymseg.serving.worker import Worker
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result and who can say more about it."""
+
+    result: Result
+    worker: Worker
+    expires: float
+
+
+class Kept:
+    """The results asked for last, so many and of so many bytes at most, for some minutes after they were last used.
+
+    Their names cannot be guessed. All of it belongs to the thread of the event loop.
+    """
+
+    def __init__(
+        self,
+        *,
+        most: int = 32,
+        most_bytes: int = 2**30,
+        seconds: float = 900.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.most, self.most_bytes, self.seconds, self.clock = most, most_bytes, seconds, clock
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def bytes(self) -> int:
+        return sum(entry.result.nbytes for entry in self._entries.values())
+
+    def add(self, result: Result, worker: Worker) -> str | None:
+        """The name by which the result is found; None for one that is larger than all there is."""
+        if result.nbytes > self.most_bytes:
+            return None
+        name = secrets.token_urlsafe(18)
+        self._entries[name] = Entry(result, worker, self.clock() + self.seconds)
+        self.tidy()
+        return name
+
+    def get(self, name: str) -> Entry:
+        """Raises Refusal for what is not, or no longer, there."""
+        self.tidy()
+        entry = self._entries.pop(name, None)
+        if entry is None:
+            raise Refusal(404, "expired", "no such prediction, or it is no longer kept; predict the image again")
+        self._entries[name] = Entry(entry.result, entry.worker, self.clock() + self.seconds)
+        return entry
+
+    def tidy(self) -> None:
+        """Forget what is too old, then what was not used longest while there is too much. Attention adds to a result
+        that is kept already, so this is for calling after it too."""
+        now = self.clock()
+        for name in [name for name, entry in self._entries.items() if entry.expires <= now]:
+            del self._entries[name]
+        while len(self._entries) > self.most or (self.bytes > self.most_bytes and len(self._entries) > 1):
+            self._entries.popitem(last=False)

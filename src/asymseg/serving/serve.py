@@ -1,0 +1,103 @@
+"""Serve models over HTTP until told to stop."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from asymseg.errors import ConfigError
+from asymseg.serving.app import make_app
+from asymseg.serving.examples import Examples
+from asymseg.serving.guard import Guard, read_keys
+from asymseg.serving.loading import names_of
+from asymseg.serving.room import Limits, Room
+from asymseg.serving.service import Service
+
+_CONNECTIONS = 1024
+_LAST_WORDS = 0.5
+"""Seconds between the signal to stop and the end of listening, in which who comes is told so."""
+
+
+def serve(
+    models: tuple[str, ...],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    device: str = "auto",
+    keys: Path | None = None,
+    names: tuple[str, ...] = (),
+    examples: Path | None = None,
+    limits: Limits | None = None,
+    started: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Answer requests until SIGTERM or Ctrl-C, then finish what was taken, and return.
+
+    Args:
+        models: What `asymseg.load` takes, or NAME= and that.
+        host: The address to listen at.
+        port: 0 is one that is free.
+        device: Where the models run.
+        keys: A file of keys, one a line; without it anybody who reaches the port may ask.
+        names: Names of this server, beside localhost and its address, by which it may be asked.
+        examples: A folder of pictures that the page offers; by default the built-in scenes.
+        limits: How much is taken on.
+        started: Told the address once requests are taken.
+
+    Raises:
+        AsymsegError: A model cannot be loaded, a file not be read, or the address not be used.
+    """
+    limits = limits or Limits()
+    known = () if keys is None else read_keys(keys)
+    pictures, sources = Examples(examples), names_of(models)
+    with _listen(host, port) as listener:  # before models are loaded, so that a fault is told at once
+        service = Service(sources, device, limits)
+        guard = Guard(make_app(service, pictures), keys=known, names=names, observe=service.metrics.observe)
+        config = uvicorn.Config(
+            guard,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            http="h11",  # the strict one
+            loop="asyncio",
+            limit_concurrency=_CONNECTIONS,
+            timeout_graceful_shutdown=int(2 * limits.timeout) + 5,
+        )
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        _Server(config, service.room, lambda: started(address)).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends well on the first signal: for a moment it tells who comes that it stops, then it finishes what it took. A
+    second signal ends it at once."""
+
+    def __init__(self, config: uvicorn.Config, room: Room, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self.room, self.tell = room, started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self.tell()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.room.stopping:
+            self.should_exit = self.force_exit = True
+        self.room.stopping = True
+        self.loop.call_soon_threadsafe(self.loop.call_later, _LAST_WORDS, self._end)
+
+    def _end(self) -> None:
+        self.should_exit = True
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"{host}, port {port}: cannot listen there ({error}); choose another --host or --port") from None

@@ -1,0 +1,178 @@
+"""From a request's body to the pixels of an image, in memory alone: nothing of it is ever written to the disk."""
+
+import base64
+import binascii
+import json
+import math
+import struct
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+
+import tifffile
+from numpy.lib import format as npy_format
+from PIL import Image
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from asymseg.data.decoding import THE_IMAGE, TIFF_HEADS, kind_of, reading
+from asymseg.data.pixels import Pixels, read_pixels
+from asymseg.errors import DataError
+from asymseg.serving.refusals import Refusal
+from asymseg.serving.room import Place
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+"""What an upload may be beside .npy, in Pillow's words; other readers are not let near it."""
+
+_MOST_CHANNELS = 16
+_MOST_SCANS = 100
+"""Of a progressive JPEG. Ten are usual; each is a pass over all pixels, and fourteen bytes are enough for one."""
+_START_OF_SCAN = b"\xff\xda"
+_MOST_PAGES = 256
+_DRAINED = 4
+"""So many bodies of the largest size are heard out before the answer that they are too large."""
+
+
+class _InMemory(MultiPartParser):
+    spool_max_size = 0
+    """Never."""
+
+
+async def read_body(request: Request, most: int, place: Place) -> bytes:
+    """The body, in memory. Raises Refusal for one that is too large."""
+    told = request.headers.get("content-length", "")
+    too_large = told.isdecimal() and int(told) > most
+    body, dropped = bytearray(), 0
+    async for chunk in request.stream():
+        if too_large or len(body) + len(chunk) > most:
+            too_large = True
+            dropped += len(body) + len(chunk)
+            body.clear()
+            if dropped > _DRAINED * most:
+                break
+        else:
+            place.take_bytes(len(chunk))
+            body += chunk
+    if too_large:  # said when the client has sent all, and listens; one that sends on and on is cut off
+        raise Refusal(
+            413, "too_large", f"the body has more than {most} bytes, which are the limit; send a smaller image"
+        )
+    return bytes(body)
+
+
+async def image_bytes(headers: Headers, body: bytes) -> bytes:
+    """The file that a body carries: as a form's field `image`, as base64 in JSON, or as it is. Raises Refusal."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _from_form(headers, body)
+    if kind == "application/json":
+        return _from_json(body)
+    return body
+
+
+def count_pixels(data: bytes, most: int) -> int:
+    """How many pixels the image has, from its head alone. Raises Refusal where they are too many, or none is told."""
+    if not data:
+        raise Refusal(400, "bad_image", "there are no bytes of an image; send the file")
+    with _refusing():
+        pixels, numbers = _told(data)
+        if pixels > most or numbers > _MOST_CHANNELS * most:
+            raise Refusal(413, "too_large", f"the image has more than {most} pixels, which are the limit; make it smaller")
+        return pixels
+
+
+def decode(data: bytes, channels: int) -> Pixels:
+    """The pixels that `read_pixels` reads from a file of these bytes. Raises Refusal."""
+    with _refusing():
+        return read_pixels(BytesIO(data), channels, FORMATS)
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    try:
+        with reading(THE_IMAGE):
+            yield
+    except DataError as error:
+        raise Refusal(400, "bad_image", str(error)) from None
+    except MemoryError:
+        raise Refusal(413, "too_large", "there is no memory for the image; send a smaller one") from None
+
+
+def _told(data: bytes) -> tuple[int, int]:
+    """Pixels, and numbers of all channels, that the head of a file promises. Nothing is decoded."""
+    file = BytesIO(data)
+    if data.startswith(TIFF_HEADS):
+        _check_pages(data)
+    kind = kind_of(file)
+    if kind == "npy":
+        shape, numbers = _npy_shape(data)
+        return shape[0] * shape[1], numbers
+    if kind == "tiff":
+        file.seek(0)
+        with tifffile.TiffFile(file) as opened:
+            page, series = opened.pages.first, opened.series[0]
+            pixels = max(page.imagelength * page.imagewidth, page.tilelength * page.tilewidth)
+            return pixels, max(series.size, pixels)
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as image:
+        if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
+            raise DataError(f"{THE_IMAGE}: a JPEG of more than {_MOST_SCANS} scans; save it anew")
+        return image.width * image.height, image.width * image.height * len(image.getbands())
+
+
+def _npy_shape(data: bytes) -> tuple[tuple[int, ...], int]:
+    """Shape, and how many numbers there are, of a .npy file that holds as many as it says."""
+    file = BytesIO(data)
+    version = npy_format.read_magic(file)
+    read_header = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
+    shape, _, kind = read_header(file)
+    numbers = math.prod(shape)
+    if kind.hasobject or kind.names is not None or len(shape) not in (2, 3) or min(shape) < 0:
+        raise DataError(f"{THE_IMAGE}: an array of {kind} of shape {shape}; save numbers as H W C or H W")
+    if numbers * kind.itemsize != len(data) - file.tell():
+        raise DataError(f"{THE_IMAGE}: an array of shape {shape} in a file of another length; save it again")
+    return shape, numbers
+
+
+def _check_pages(data: bytes) -> None:
+    """Raises DataError for a TIFF file of very many pages, or of pages that go round in a circle."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    count, entry, pointer, first = ("Q", 20, "Q", 8) if big else ("H", 12, "I", 4)
+    (place,) = struct.unpack_from(order + pointer, data, first)
+    for _ in range(_MOST_PAGES + 1):
+        if place == 0:
+            return
+        (entries,) = struct.unpack_from(order + count, data, place)
+        (place,) = struct.unpack_from(order + pointer, data, place + struct.calcsize(order + count) + entries * entry)
+    raise DataError(f"{THE_IMAGE}: a TIFF file of more than {_MOST_PAGES} pages; save one image in a file")
+
+
+async def _from_form(headers: Headers, body: bytes) -> bytes:
+    async def once() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        form = await _InMemory(headers, once(), max_files=1, max_fields=8, max_part_size=len(body)).parse()
+    except MultiPartException as error:
+        raise Refusal(400, "bad_body", f"the form cannot be read ({error.message}); send one file as `image`") from None
+    async with form:
+        image = form.get("image")
+        if not isinstance(image, UploadFile):
+            raise Refusal(400, "bad_body", "the form has no file `image`; add one, as in curl -F image=@photo.jpg")
+        return await image.read()
+
+
+def _from_json(body: bytes) -> bytes:
+    wanted = 'send {"image": "..."} with the file in base64'
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        raise Refusal(400, "bad_body", f"the body is no JSON; {wanted}") from None
+    if not isinstance(content, dict) or list(content) != ["image"] or not isinstance(content["image"], str):
+        raise Refusal(400, "bad_body", f"the JSON is not as expected; {wanted}")
+    try:
+        return base64.b64decode(content["image"], validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(400, "bad_body", f"the image is no base64; {wanted}") from None

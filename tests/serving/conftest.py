@@ -1,0 +1,72 @@
+"""A small model, served in this process."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from starlette.testclient import TestClient
+from torch import nn
+
+from asymseg.classes import Classes
+from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import save_model
+from asymseg.model.info import ModelInfo
+from asymseg.serving.app import make_app
+from asymseg.serving.examples import Examples
+from asymseg.serving.guard import Guard
+from asymseg.serving.room import Limits
+from asymseg.serving.service import Service
+
+CLASSES = Classes(("sky", "road", "tree"), palette=((1, 2, 3), (40, 50, 60), (255, 128, 0)))
+INFO = ModelInfo(
+    CLASSES, (0.5,) * 3, (0.25,) * 3, source="made up", license="Apache-2.0", metrics={"miou": 0.5, "iou": [0.1, float("nan")]}
+)
+
+Serving = Callable[..., TestClient]
+
+
+def write_model(folder: Path, seed: int = 0) -> Path:
+    """A model folder; seeds differ in their weights alone."""
+    torch.manual_seed(seed)
+    narrow = {"key_channels": 8, "value_channels": 8, "context_channels": 16, "aux_channels": 0}
+    network = ANNNet(3, "resnet10t", pretrained=False, stages=(1, 2), **narrow).eval()
+    for block in (network.fusion, network.context):
+        nn.init.normal_(block.output.weight, std=1.0)
+    save_model(folder, network, INFO)
+    return folder
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Coarse colours, so that classes are in pieces and not in dust."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 12), -(-width // 12), 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(12, 0).repeat(12, 1)[:height, :width])
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("serving") / "street")
+
+
+@pytest.fixture
+def serving(model: Path) -> Iterator[Serving]:
+    """Start a server with what differs from the usual, and give a client that is one of its own page."""
+    with ExitStack() as stack:
+
+        def start(
+            sources: dict[str, str] | None = None,
+            *,
+            examples: Path | None = None,
+            limits: dict[str, Any] | None = None,
+            **guard: Any,
+        ) -> TestClient:
+            service = Service(sources or {"street": str(model)}, "cpu", Limits(**(limits or {})))
+            app = Guard(make_app(service, Examples(examples)), observe=service.metrics.observe, **guard)
+            client = TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+            client.service = service
+            return stack.enter_context(client)
+
+        yield start

@@ -1,0 +1,120 @@
+"""Who may ask, from where, and what every answer carries."""
+
+import pytest
+
+from asymseg.errors import ConfigError
+from asymseg.serving.guard import HEADERS, read_keys
+
+KEY = "0123456789abcdefghij"
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.1.5:8000", "LOCALHOST", "seg.example.org"]
+)
+def test_its_own_names_and_numbers_are_answered(serving, host):
+    client = serving(names=("seg.example.org",))
+    assert client.get("/livez", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["evil.example.org", "evil.example.org:8000", "localhost.evil.org", "", "127.0.0.1.evil.org"])
+def test_a_name_that_was_made_to_point_here_is_not(serving, host):
+    answer = serving().get("/v1/models", headers={"host": host})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "wrong_host")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"origin": "https://evil.example.org"},
+        {"origin": "http://127.0.0.1:3000"},  # another server of this machine
+        {"origin": "null"},
+    ],
+)
+def test_pages_of_other_sites_are_refused(serving, headers):
+    client = serving()
+    for answer in (client.post("/v1/predict", content=b"x", headers=headers), client.get("/v1/models", headers=headers)):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:8000"}, {"sec-fetch-site": "none"}]
+)
+def test_its_own_page_and_programs_are_answered(serving, headers):
+    assert serving().get("/v1/models", headers=headers).status_code == 200
+
+
+def test_a_link_from_elsewhere_leads_to_the_page_and_no_further(serving):
+    client, headers = serving(), {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert client.get("/", headers=headers).status_code != 403
+    assert client.get("/v1/models", headers=headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"authorization": f"Bearer {KEY}"}, 200),
+        ({"authorization": f"bearer {KEY}"}, 200),
+        ({"x-api-key": KEY}, 200),
+        ({"x-api-key": "another key of twenty"}, 200),
+        ({}, 401),
+        ({"x-api-key": KEY[:-1]}, 401),
+        ({"x-api-key": ""}, 401),
+        ({"authorization": f"Basic {KEY}"}, 401),
+        ({"authorization": KEY}, 401),
+        ({"x-api-key": "clé"}, 401),
+    ],
+)
+def test_keys(serving, headers, status):
+    client = serving(keys=(KEY, "another key of twenty"))
+    headers = {name: value.encode() for name, value in headers.items()}
+    for address in ("/v1/models", "/v1/models/street", "/examples", "/examples/scene-1.png", "/metrics", "/openapi.json"):
+        answer = client.get(address, headers=headers)
+        assert answer.status_code == status, address
+    if status == 401:
+        assert answer.json()["error"]["code"] == "no_key"
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_the_page_and_the_health_need_no_key(serving):
+    client = serving(keys=(KEY,))
+    for address in ("/", "/page/page.css", "/page/nothing", "/livez", "/readyz"):
+        assert client.get(address).status_code != 401, address
+
+
+@pytest.mark.parametrize("address", ["/page/../v1/models", "/page/..%2fv1/models", "//v1/models", "/v1/models/"])
+def test_no_way_round_the_keys(serving, address):
+    client = serving(keys=(KEY,))
+    assert "street" not in client.get(address).text
+
+
+@pytest.mark.parametrize("address", ["/livez", "/v1/models", "/nothing", "/v1/predict", "/openapi.json", "/metrics"])
+def test_every_answer_has_the_headers(serving, address):
+    answer = serving().get(address)
+    assert HEADERS.items() <= dict(answer.headers).items()
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'; img-src 'self' blob: data:;")
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_keys_of_a_file(tmp_path):
+    path = tmp_path / "keys"
+    path.write_text(f"# mine\n{KEY}\n\n  {KEY[::-1]}  \n")
+    assert read_keys(path) == (KEY, KEY[::-1])
+
+
+@pytest.mark.parametrize(
+    ("content", "told"), [("# none\n", "holds no key"), ("short\n", "line 1"), (f"{KEY}\nwith a blank in it 123\n", "line 2")]
+)
+def test_a_file_without_good_keys_is_refused(tmp_path, content, told):
+    path = tmp_path / "keys"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        read_keys(path)
+
+
+def test_a_file_of_keys_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="not readable"):
+        read_keys(tmp_path / "keys")

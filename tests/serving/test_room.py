@@ -1,0 +1,54 @@
+"""How much is taken on, and that all of it is given back."""
+
+import pytest
+
+from asymseg.errors import ConfigError
+from asymseg.serving.refusals import Refusal
+from asymseg.serving.room import Limits, Room
+
+
+def test_requests_beyond_the_queue_are_told_to_come_back():
+    room = Room(Limits(queue=2))
+    with room.place(), room.place():
+        with pytest.raises(Refusal) as refusal, room.place():
+            pass
+        assert (refusal.value.status, refusal.value.code, refusal.value.headers) == (503, "busy", {"retry-after": "1"})
+    with room.place():
+        assert room.requests == 1
+
+
+def test_bytes_and_pixels_of_all_requests_together_are_bounded():
+    room = Room(Limits(bytes=10, pixels=100))
+    with room.place() as first, room.place() as second:
+        first.take_bytes(75)
+        second.take_pixels(790)
+        for take, count in ((second.take_bytes, 6), (first.take_pixels, 11)):
+            with pytest.raises(Refusal, match="memory"):
+                take(count)
+        second.take_bytes(5)
+        assert (room.bytes, room.pixels) == (80, 790)
+    assert (room.requests, room.bytes, room.pixels) == (0, 0, 0)
+
+
+def test_a_fault_gives_its_place_back():
+    room = Room(Limits())
+    with pytest.raises(ValueError, match="ours"), room.place() as place:
+        place.take_bytes(5)
+        raise ValueError("ours")
+    assert (room.requests, room.bytes) == (0, 0)
+
+
+def test_nothing_new_is_taken_while_it_stops():
+    room = Room(Limits())
+    room.stopping = True
+    with pytest.raises(Refusal) as refusal, room.place():
+        pass
+    assert (refusal.value.status, refusal.value.code, refusal.value.retry_after) == (503, "stopping", 1)
+
+
+@pytest.mark.parametrize("name", ["bytes", "pixels", "queue", "batch", "timeout"])
+def test_limits_are_above_zero(name):
+    with pytest.raises(ConfigError, match=name):
+        Limits(**{name: 0})
+    with pytest.raises(ConfigError, match="timeout"):
+        Limits(timeout=float("nan"))
