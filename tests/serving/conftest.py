@@ -23,7 +23,12 @@ from asymseg.serving.service import Service
 
 CLASSES = Classes(("sky", "road", "tree"), palette=((1, 2, 3), (40, 50, 60), (255, 128, 0)))
 INFO = ModelInfo(
-    CLASSES, (0.5,) * 3, (0.25,) * 3, source="made up", license="Apache-2.0", metrics={"miou": 0.5, "iou": [0.1, float("nan")]}
+    CLASSES,
+    (0.5,) * 3,
+    (0.25,) * 3,
+    source="made up",
+    license="Apache-2.0",
+    metrics={"miou": 0.5, "iou": [0.1, float("nan")]},
 )
 
 Serving = Callable[..., TestClient]

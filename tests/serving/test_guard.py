@@ -16,7 +16,9 @@ def test_its_own_names_and_numbers_are_answered(serving, host):
     assert client.get("/livez", headers={"host": host}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example.org", "evil.example.org:8000", "localhost.evil.org", "", "127.0.0.1.evil.org"])
+@pytest.mark.parametrize(
+    "host", ["evil.example.org", "evil.example.org:8000", "localhost.evil.org", "", "127.0.0.1.evil.org"]
+)
 def test_a_name_that_was_made_to_point_here_is_not(serving, host):
     answer = serving().get("/v1/models", headers={"host": host})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "wrong_host")
@@ -34,7 +36,10 @@ def test_a_name_that_was_made_to_point_here_is_not(serving, host):
 )
 def test_pages_of_other_sites_are_refused(serving, headers):
     client = serving()
-    for answer in (client.post("/v1/predict", content=b"x", headers=headers), client.get("/v1/models", headers=headers)):
+    for answer in (
+        client.post("/v1/predict", content=b"x", headers=headers),
+        client.get("/v1/models", headers=headers),
+    ):
         assert (answer.status_code, answer.json()["error"]["code"]) == (403, "cross_site")
 
 
@@ -69,7 +74,14 @@ def test_a_link_from_elsewhere_leads_to_the_page_and_no_further(serving):
 def test_keys(serving, headers, status):
     client = serving(keys=(KEY, "another key of twenty"))
     headers = {name: value.encode() for name, value in headers.items()}
-    for address in ("/v1/models", "/v1/models/street", "/examples", "/examples/scene-1.png", "/metrics", "/openapi.json"):
+    for address in (
+        "/v1/models",
+        "/v1/models/street",
+        "/examples",
+        "/examples/scene-1.png",
+        "/metrics",
+        "/openapi.json",
+    ):
         answer = client.get(address, headers=headers)
         assert answer.status_code == status, address
     if status == 401:
@@ -106,7 +118,8 @@ def test_keys_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "told"), [("# none\n", "holds no key"), ("short\n", "line 1"), (f"{KEY}\nwith a blank in it 123\n", "line 2")]
+    ("content", "told"),
+    [("# none\n", "holds no key"), ("short\n", "line 1"), (f"{KEY}\nwith a blank in it 123\n", "line 2")],
 )
 def test_a_file_without_good_keys_is_refused(tmp_path, content, told):
     path = tmp_path / "keys"

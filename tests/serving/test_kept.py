@@ -1,55 +1,62 @@
 """Results kept for questions: for how long, how many, and of how many bytes."""
 
-from types import SimpleNamespace
-
+import numpy as np
 import pytest
 
+from asymseg.classes import Classes
+from asymseg.prediction.result import Result
 from asymseg.serving.kept import Kept
 from asymseg.serving.refusals import Refusal
+from asymseg.serving.worker import Worker
 
 
 def result(size):
-    return SimpleNamespace(nbytes=size)
+    """One that holds so many bytes beside a pixel of mask and one of image."""
+    mask, image = np.zeros((1, 1), np.uint8), np.zeros((1, 1, 1), np.uint8)
+    return Result(mask, Classes(("all",)), image, lambda: np.ones((1, 1, 1), np.float32), held=size - 2)
+
+
+class Nobody(Worker):
+    """A worker that is only remembered."""
+
+    def __init__(self):
+        pass
 
 
 def is_there(kept, name):
-    try:
-        kept.get(name)
-    except Refusal as refusal:
-        assert (refusal.status, refusal.code) == (404, "expired")
-        return False
-    return True
+    kept.tidy()
+    return name in kept._entries and kept.get(name) is not None
 
 
 def test_what_was_not_used_longest_goes_first():
     kept = Kept(most=2, most_bytes=100)
-    first, second = kept.add(result(1), None), kept.add(result(1), None)
+    first, second = kept.add(result(2), Nobody()), kept.add(result(2), Nobody())
     assert is_there(kept, first)
-    third = kept.add(result(1), None)
+    third = kept.add(result(2), Nobody())
     assert [is_there(kept, name) for name in (first, second, third)] == [True, False, True]
 
 
 def test_so_many_bytes_and_no_more():
     kept = Kept(most=10, most_bytes=100)
-    names = [kept.add(result(40), None) for _ in range(3)]
+    names = [kept.add(result(40), Nobody()) for _ in range(3)]
     assert [is_there(kept, name) for name in names] == [False, True, True]
     assert kept.bytes == 80
-    assert kept.add(result(101), None) is None
+    assert kept.add(result(101), Nobody()) is None
     assert len(kept) == 2
 
 
 def test_what_grows_pushes_others_out_and_stays_itself():
     kept = Kept(most=10, most_bytes=100)
-    other, growing = kept.add(result(40), None), kept.add(grown := result(40), None)
-    grown.nbytes = 300
+    other, growing = kept.add(result(40), Nobody()), kept.add(grown := result(40), Nobody())
+    grown._held = 300
     kept.tidy()
     assert [is_there(kept, name) for name in (other, growing)] == [False, True]
 
 
 def test_it_is_forgotten_some_time_after_it_was_last_used():
     now = 0.0
-    kept = Kept(seconds=10, clock=lambda: now)
-    name = kept.add(result(1), None)
+    kept = Kept(seconds=10.0, clock=lambda: now)
+    name = kept.add(result(2), Nobody())
     now = 9.0
     assert is_there(kept, name)
     now = 18.0
@@ -61,8 +68,9 @@ def test_it_is_forgotten_some_time_after_it_was_last_used():
 
 def test_names_cannot_be_guessed():
     kept = Kept(most=50)
-    names = {kept.add(result(0), None) for _ in range(50)}
+    names = {kept.add(result(2), Nobody()) for _ in range(50)}
     assert len(names) == 50
     assert min(len(name) for name in names) >= 24
-    with pytest.raises(Refusal):
+    with pytest.raises(Refusal) as refusal:
         kept.get("")
+    assert (refusal.value.status, refusal.value.code) == (404, "expired")

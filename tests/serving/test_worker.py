@@ -1,18 +1,21 @@
 """The thread that owns a network: what it takes together, in which order, and what becomes of faults."""
 
 import threading
+import time
 from concurrent.futures import Future
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from asymseg.errors import ConfigError
+from asymseg.serving.loading import Loaded
 from asymseg.serving.worker import Worker
 
 
 class Network:
     """Answers an image with the number in it; notes what came together, and waits at the gate."""
+
+    info = parameters = device = attends = None
 
     def __init__(self):
         self.batches, self.gate = [], threading.Event()
@@ -23,6 +26,10 @@ class Network:
         if 13 in self.batches[-1]:
             raise ConfigError("13 does not fit")
         return [int(image.flat[0]) for image in images]
+
+
+def loaded(network):
+    return Loaded("model", network, "1", ())
 
 
 def image(number, height=4, width=6, kind=np.uint8):
@@ -36,8 +43,10 @@ def network():
 
 @pytest.fixture
 def worker(network):
-    made = Worker(SimpleNamespace(predictor=network), batch=3)
+    made = Worker(loaded(network), batch=3)
     blocking = made.do(network.gate.wait)  # until the test has put all it wants into the queue
+    while len(made):
+        time.sleep(0.001)
     yield made
     network.gate.set()
     blocking.result(10)
@@ -96,7 +105,7 @@ def test_closing_finishes_what_was_taken(worker, network):
 def test_a_replaced_model_answers_what_comes_after(worker, network):
     other = Network()
     other.gate.set()
-    before, newer = worker.model, SimpleNamespace(predictor=other)
+    before, newer = worker.model, loaded(other)
     network.gate.set()
     assert worker.look(image(1)).result(10) == (1, before)
     worker.replace(newer)
@@ -106,7 +115,7 @@ def test_a_replaced_model_answers_what_comes_after(worker, network):
 def test_it_waits_a_moment_for_what_is_on_its_way(network, monkeypatch):
     monkeypatch.setattr("asymseg.serving.worker.LINGER", 10.0)
     network.gate.set()
-    worker = Worker(SimpleNamespace(predictor=network), batch=2, coming=lambda: 1)
+    worker = Worker(loaded(network), batch=2, coming=lambda: 1)
     answers = [worker.look(image(1))]
     with pytest.raises(TimeoutError):
         answers[0].result(0.05)
@@ -119,7 +128,7 @@ def test_it_waits_a_moment_for_what_is_on_its_way(network, monkeypatch):
 def test_it_tells_of_its_batches(network):
     told = []
     network.gate.set()
-    worker = Worker(SimpleNamespace(predictor=network), batch=2, observe=lambda count, seconds: told.append(count))
+    worker = Worker(loaded(network), batch=2, observe=lambda count, seconds: told.append(count))
     answer: Future = worker.look(image(1))
     assert answer.result(10)[0] == 1
     worker.close()

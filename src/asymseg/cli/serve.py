@@ -31,8 +31,8 @@ def serve(
 ) -> None:
     """Serve models over HTTP: a web page for people, and an API for programs.
 
-    Nobody but this machine can reach it unless --host says otherwise. GET /openapi.json describes the API. A model whose
-    folder or file is replaced is taken anew. SIGTERM or Ctrl-C finishes what was taken and ends.
+    Nobody but this machine can reach it unless --host says otherwise. GET /openapi.json describes the API. A model
+    whose folder or file is replaced is taken anew. SIGTERM or Ctrl-C finishes what was taken and ends.
 
     Parameters
     ----------

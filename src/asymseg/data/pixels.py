@@ -8,25 +8,27 @@ from PIL import Image
 
 from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.decoding import kind_of, pillow_channels, read_array, reading
+from asymseg.data.decoding import Source, kind_of, name_of, pillow_channels, read_array, reading, rewound
 from asymseg.errors import DataError
 
 Pixels = UInt8[np.ndarray, "h w c"] | Float[np.ndarray, "h w c"]
 """An image as bytes, or as float32 on the 0..1 scale."""
 
 
-def read_pixels(path: Path, channels: int = 3) -> Pixels:
+def read_pixels(source: Source, channels: int = 3, formats: tuple[str, ...] | None = None) -> Pixels:
     """The image upright, as bytes where the file holds bytes and otherwise as floats on the 0..1 scale.
 
     For three channels grey, palette, RGBA and CMYK files become RGB; for any other number the file must have just as
-    many. Float files are taken to be on the 0..1 scale already.
+    many. Float files are taken to be on the 0..1 scale already. `formats`, if given, are the only ones that Pillow may
+    try.
     """
-    with reading(path):
-        kind = kind_of(path)
+    path = name_of(source)
+    with reading(source):
+        kind = kind_of(source)
         if kind == "pillow":
-            with Image.open(path) as opened:
+            with Image.open(rewound(source), formats=formats) as opened:
                 return to_pixels(opened, channels, path)
-        array = read_array(path, kind)
+        array = read_array(source, kind)
         if kind == "png16" and channels == 3 and array.shape[2] in (2, 4):
             array = array[..., :-1]  # alpha is the last
         if array.ndim == 3 and array.shape[2] != channels == array.shape[0]:
@@ -67,10 +69,15 @@ def open_pixels(source: str | Path | Image.Image | np.ndarray, channels: int) ->
 
 def write_mask(path: Path, mask: UInt8[np.ndarray, "h w"], classes: Classes) -> None:
     """Write class ids as a palette PNG in the classes' colours, 255 where ignored; whole or not at all."""
+    with atomic_file(path) as temporary:
+        mask_picture(mask, classes).save(temporary, format="PNG")
+
+
+def mask_picture(mask: UInt8[np.ndarray, "h w"], classes: Classes) -> Image.Image:
+    """Class ids as a picture with the classes' colours for a palette."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     colours[: len(classes)] = classes.palette
     colours[IGNORE] = classes.ignore_colour or (0, 0, 0)
     picture = Image.fromarray(np.ascontiguousarray(mask))
     picture.putpalette(colours.tobytes())
-    with atomic_file(path) as temporary:
-        picture.save(temporary, format="PNG")
+    return picture

@@ -58,12 +58,28 @@ class Answer:
             )
 
         def share(rows: slice) -> int:
-            scores, are_logits = self.joined(rows)
-            shares[:, rows] = scores.softmax(dim=0) if are_logits else scores
+            shares[:, rows] = self.rows(rows)
             return int(rows.stop)
 
         self._in_bands(share)
         return shares
+
+    @torch.inference_mode()
+    def rows(self, rows: slice) -> Float[Tensor, "n r w"]:
+        """The probabilities of some rows."""
+        scores, are_logits = self.joined(rows)
+        return scores.softmax(dim=0) if are_logits else scores
+
+    @property
+    def nbytes(self) -> int:
+        """Of the coarse logits; without those of strips that are made when they are asked for."""
+        held: list[Tensor] = []
+        for view in self.views:
+            if isinstance(view, View):
+                held.append(view.logits)
+            elif isinstance(view.strips, dict):
+                held += [logits for strip in view.strips.values() for logits in strip.logits]
+        return sum(logits.nbytes for logits in held)
 
     def joined(self, rows: slice) -> tuple[Float[Tensor, "n r w"], bool]:
         """Scores of some rows over all views, and whether these are logits rather than probabilities."""

@@ -2,17 +2,24 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from asymseg.blocks import AFNB, APNB
 from asymseg.errors import ConfigError
-from asymseg.model.annnet import pad_for
+from asymseg.model.annnet import ANNNet, pad_for
 from asymseg.model.by_tokens import check_known, features, fusion_block
-from asymseg.model.folded import FoldedAttention, FoldedFusion
+from asymseg.model.folded import FoldedANNNet, FoldedAttention, FoldedFusion
 from asymseg.model.info import ModelInfo
-from asymseg.model.seeing import size_at
+from asymseg.model.seeing import Seeing, size_at
 from asymseg.prediction.attention import Attending, BlockWeights, Name
 from asymseg.prediction.execution import Coarse, normalised, scaled
+
+
+def attends(network: nn.Module, seeing: Seeing) -> bool:
+    """Whether `attend` can tell anything of such a network, and of images no larger than a window."""
+    if len(seeing.scales) > 1 or seeing.flip or not isinstance(network, ANNNet | FoldedANNNet):
+        return False
+    return fusion_block(network) is not None or isinstance(network.context, APNB | FoldedAttention)
 
 
 @torch.inference_mode()

@@ -94,6 +94,10 @@ class Attending:
     align_corners: bool
     blocks: tuple[BlockWeights, ...]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(block.weights.nbytes for block in self.blocks)
+
     def at(self, row: int, column: int) -> Attention:
         """The regions that the pixel drew on; those of the cell that is nearest to it. Raises DataError."""
         height, width = self.image.shape[1:]

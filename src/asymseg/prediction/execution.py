@@ -54,7 +54,7 @@ def normalised(image: Shaped[Tensor, "c h w"], info: ModelInfo, device: torch.de
     return normalise(image.to(device), info.mean, info.std)[None]
 
 
-def scaled(pixels: Float[Tensor, "1 c h w"], seen: tuple[int, int]) -> Float[Tensor, "1 c _ _"]:
+def scaled(pixels: Float[Tensor, "b c h w"], seen: tuple[int, int]) -> Float[Tensor, "b c _ _"]:
     """The pixels at the size at which a network sees them; themselves where it is their own."""
     same = (pixels.shape[2], pixels.shape[3]) == seen
     return pixels if same else F.interpolate(pixels, seen, mode="bilinear", antialias=True)

@@ -16,7 +16,7 @@ from asymseg.data.loader import prefetched
 from asymseg.data.pairing import is_data
 from asymseg.data.pixels import write_mask
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.overlay import draw_overlay
+from asymseg.prediction.overlay import OVERLAY_QUALITY, draw_overlay
 from asymseg.prediction.predict import Predictor, to_tensor
 from asymseg.prediction.result import Result
 from asymseg.prediction.streaming import stream
@@ -167,5 +167,5 @@ def _predict_one(
         mask = predictor.class_map(image).cpu() if tiled is None else torch.from_numpy(tiled.mask)
     if overlay:
         with atomic_file(_overlay(target)) as temporary:
-            draw_overlay(image.numpy(), mask.numpy(), classes).save(temporary, quality=90)
+            draw_overlay(image.numpy(), mask.numpy(), classes).save(temporary, quality=OVERLAY_QUALITY)
     write_mask(target, mask.numpy(), classes)

@@ -1,7 +1,8 @@
 """Predictor: one image in, class ids and probabilities of its own size out."""
 
 import copy
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Average, Mode, Weighting, size_at
 from asymseg.prediction.answer import Answer
-from asymseg.prediction.attending import attend
+from asymseg.prediction.attending import attend, attends
 from asymseg.prediction.device import Device, Precision
 from asymseg.prediction.execution import Coarse, normalised, prepare, scaled
 from asymseg.prediction.execution import choose_device as choose_device
@@ -90,10 +91,30 @@ class Predictor:
         The network's coarse logits are kept, so that the probabilities can be had later.
         """
         image = to_tensor(source, len(self.info.mean))
-        answer = self._look(image, keep=True)
-        mask = answer.class_map().cpu().numpy()
-        weights = partial(attend, self.coarse, self.info, image)
-        return Result(mask, self.info.classes, image.numpy(), partial(_as_array, answer), weights)
+        return self._result(image, self._look(image, keep=True))
+
+    def several(self, sources: Sequence[ImageSource]) -> list[Result]:
+        """What the call gives for each; images of one size that are seen whole go through the network together.
+
+        Sums are then made in another order, so that a pixel whose best classes are as good as equal may differ.
+        """
+        images = [to_tensor(source, len(self.info.mean)) for source in sources]
+        alike = defaultdict[tuple[torch.Size, torch.dtype], list[int]](list)
+        for number, image in enumerate(images):
+            alike[image.shape, image.dtype].append(number)
+        results: dict[int, Result] = {}
+        for numbers in alike.values():
+            step = self._together(images[numbers[0]], len(numbers))
+            for first in range(0, len(numbers), step):
+                group = numbers[first : first + step]
+                answers = self._look_together([images[number] for number in group])
+                results |= {n: self._result(images[n], answer) for n, answer in zip(group, answers, strict=True)}
+        return [results[number] for number in range(len(images))]
+
+    @property
+    def attends(self) -> bool:
+        """Whether results have `attention`; with the mode slide, of images no larger than a window."""
+        return attends(self.network, self.info.seeing)
 
     def class_map(self, image: Tensor) -> UInt8[Tensor, "h w"]:
         """Class ids of an image C H W from `read_image`: what `probabilities(image).argmax(0)` gives, for less.
@@ -113,6 +134,45 @@ class Predictor:
         """Class probabilities at the image's own size, over the model's windows, scales and flips."""
         return self._look(image).probabilities()
 
+    def _result(self, image: Tensor, answer: Answer) -> Result:
+        mask = answer.class_map().cpu().numpy()
+        weights = partial(attend, self.coarse, self.info, image)
+        return Result(
+            mask,
+            self.info.classes,
+            image.numpy(),
+            partial(_as_array, answer),
+            weights,
+            rows=partial(_rows, answer),
+            held=answer.nbytes,
+        )
+
+    def _together(self, image: Tensor, count: int) -> int:
+        """How many of `count` images of that size the network sees together."""
+        seeing = self.info.seeing
+        seen = [size_at((image.shape[1], image.shape[2]), scale) for scale in seeing.scales]
+        if seeing.mode == "slide" and any(a > b for size in seen for a, b in zip(size, seeing.window, strict=True)):
+            return 1
+        return self.portions.windows(count, max(seen))
+
+    @torch.inference_mode()
+    def _look_together(self, images: list[Tensor]) -> list[Answer]:
+        """What the network says of each image; all have one size, and where there are several are seen whole."""
+        answers = attempt(lambda: self._look_at_stack(images)) if len(images) > 1 else None
+        return answers or [self._look(image, keep=True) for image in images]
+
+    def _look_at_stack(self, images: list[Tensor]) -> list[Answer]:
+        size, seeing = (images[0].shape[1], images[0].shape[2]), self.info.seeing
+        views = list[tuple[View, ...]]()
+        pixels = torch.cat([normalised(image, self.info, self.device) for image in images])
+        for scale in seeing.scales:
+            x = scaled(pixels, size_at(size, scale))
+            for mirrored in (False, True) if seeing.flip else (False,):
+                view = self._view(x, mirrored)
+                # of its own memory, for one may outlive the others
+                views.append(tuple(replace(view, logits=logits[None].clone()) for logits in view.logits))
+        return [self._answer(own, size) for own in zip(*views, strict=True)]
+
     @torch.inference_mode()
     def _look(self, image: Tensor, keep: bool = False) -> Answer:
         """What the network says of the image; with `keep` nothing is left to be asked of it later."""
@@ -127,10 +187,13 @@ class Predictor:
                     views.append(self._with_room(partial(self._view, x, mirrored), seen, views))
                 else:
                     views.append(self._mosaic(x, mirrored, keep))
-        align_corners = bool(getattr(self.network, "align_corners", False))
-        return Answer(tuple(views), size, align_corners, seeing.average, self.device, self.portions)
+        return self._answer(tuple(views), size)
 
-    def _view(self, x: Float[Tensor, "1 c h w"], mirrored: bool) -> View:
+    def _answer(self, views: tuple[View | Mosaic, ...], size: tuple[int, int]) -> Answer:
+        align_corners = bool(getattr(self.network, "align_corners", False))
+        return Answer(views, size, align_corners, self.info.seeing.average, self.device, self.portions)
+
+    def _view(self, x: Float[Tensor, "b c h w"], mirrored: bool) -> View:
         logits, covers = self.coarse(x.flip(3) if mirrored else x)
         return View(logits.cpu() if self.portions.hosting else logits, covers, (x.shape[2], x.shape[3]), mirrored)
 
@@ -169,6 +232,10 @@ class Predictor:
 
 def _as_array(answer: Answer) -> Float[np.ndarray, "n h w"]:
     return answer.probabilities().cpu().numpy()
+
+
+def _rows(answer: Answer, rows: slice) -> Float[np.ndarray, "n r w"]:
+    return answer.rows(rows).cpu().numpy()
 
 
 def to_tensor(source: ImageSource, channels: int) -> Tensor:

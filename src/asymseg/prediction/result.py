@@ -11,7 +11,7 @@ from PIL import Image
 
 from asymseg.classes import Classes
 from asymseg.data.pixels import write_mask
-from asymseg.errors import ConfigError
+from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.attention import Attending, Attention
 from asymseg.prediction.overlay import Picture, draw_overlay
 
@@ -32,14 +32,34 @@ class Result:
         image: Picture,
         probabilities: Callable[[], Float[np.ndarray, "n h w"]],
         attend: Callable[[], Attending] | None = None,
+        rows: Callable[[slice], Float[np.ndarray, "n r w"]] | None = None,
+        held: int = 0,
     ) -> None:
+        """`rows` gives the probabilities of some rows, for less; `held` is the bytes of what all these work from."""
         self.mask, self.classes, self.image = mask, classes, image
-        self._probabilities, self._attend = probabilities, attend
+        self._probabilities, self._attend, self._rows, self._held = probabilities, attend, rows, held
 
     @cached_property
     def probabilities(self) -> Float[np.ndarray, "n h w"]:
         """Of each class, adding up to 1 at each pixel; made when first asked for, since they are large."""
         return self._probabilities()
+
+    def probabilities_at(self, row: int, column: int) -> Float[np.ndarray, " n"]:
+        """Those of one pixel, without making those of all where that can be. Raises DataError."""
+        height, width = self.mask.shape
+        if not (0 <= row < height and 0 <= column < width):
+            raise DataError(f"row {row}, column {column}: not within the image of {height} rows and {width} columns")
+        if self._rows is None:
+            return self.probabilities[:, row, column]
+        return self._rows(slice(row, row + 1))[:, 0, column]
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it holds by now; asking for probabilities or attention adds to it."""
+        made = self.__dict__
+        more = made["probabilities"].nbytes if "probabilities" in made else 0
+        more += made["_attending"].nbytes if "_attending" in made else 0
+        return int(self.mask.nbytes + self.image.nbytes + self._held + more)
 
     def attention(self, row: int, column: int) -> Attention:
         """The regions of the image that one of its pixels drew on, block by block, with `picture()`.

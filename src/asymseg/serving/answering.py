@@ -22,7 +22,12 @@ from asymseg.serving.loading import Loaded
 from asymseg.serving.refusals import Refusal
 from asymseg.serving.schemas import Wanted
 
-KINDS = {"json": "application/json", "mask": "image/png", "overlay": "image/jpeg", "probabilities": "application/octet-stream"}
+KINDS = {
+    "json": "application/json",
+    "mask": "image/png",
+    "overlay": "image/jpeg",
+    "probabilities": "application/octet-stream",
+}
 
 _MOST_POLYGONS = 100_000
 _MOST_PROBABILITIES = 2**28
@@ -119,9 +124,7 @@ def _regions(attention: Attention) -> list[dict[str, Any]]:
             "block": _BLOCKS[block.name],
             "regions": [
                 {"top": top, "bottom": bottom, "left": left, "right": right, "weight": weight}
-                for (top, bottom, left, right), weight in zip(
-                    block.boxes.tolist(), block.weights.tolist(), strict=True
-                )
+                for (top, bottom, left, right), weight in zip(block.boxes.tolist(), block.weights.tolist(), strict=True)
             ],
         }
         for block in attention.blocks
@@ -135,7 +138,7 @@ def _grey_png(mask: UInt8[np.ndarray, "h w"]) -> bytes:
 
 
 def _polygons(mask: UInt8[np.ndarray, "h w"], classes: Classes) -> dict[str, Any]:
-    features = []
+    features = list[dict[str, Any]]()
     for region in find_regions(_bands(mask)):
         if len(features) == _MOST_POLYGONS:
             raise Refusal(

@@ -13,7 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-import asymseg
+from asymseg import __version__
 from asymseg.serving.describing import describe, readiness
 from asymseg.serving.examples import Examples
 from asymseg.serving.refusals import Refusal
@@ -80,11 +80,12 @@ def make_app(service: Service, examples: Examples) -> FastAPI:
 
     app = FastAPI(
         title="asymseg",
-        version=asymseg.__version__,
+        version=__version__,
         description="Semantic segmentation: an image in, the class of each of its pixels out.",
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         docs_url=None,  # they would load from elsewhere
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         lifespan=running,
     )
     _add_page(app)
@@ -198,7 +199,11 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
         codes = {404: "not_found", 405: "wrong_method"}
-        refusal = Refusal(error.status_code, codes.get(error.status_code, "refused"), f"{error.detail}; see /openapi.json")
+        refusal = Refusal(
+            error.status_code,
+            codes.get(error.status_code, "refused"),
+            f"{error.detail}; /openapi.json lists what there is",
+        )
         response = _answer(refusal)
         response.headers.update(error.headers or {})
         return response

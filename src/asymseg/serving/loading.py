@@ -4,7 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from asymseg.atomic import surviving_folder
 from asymseg.errors import ConfigError
@@ -19,10 +19,16 @@ _FILES = ("config.json", "model.safetensors")
 Stamp = tuple[tuple[str, int, int, int], ...]
 
 
+@runtime_checkable
 class Sees(Protocol):
     """What a predictor must have to be served."""
 
     info: ModelInfo
+    parameters: int
+    device: Any
+
+    @property
+    def attends(self) -> bool: ...
 
     def several(self, images: Any) -> list[Result]: ...
 

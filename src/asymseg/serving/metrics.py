@@ -41,9 +41,7 @@ class Metrics:
         self.waiting = Gauge(
             "asymseg_queue_length", "Images that wait for the network.", ("model",), registry=self.registry
         )
-        self.left = Counter(
-            "asymseg_clients_left", "Clients that left before their answer.", registry=self.registry
-        )
+        self.left = Counter("asymseg_clients_left", "Clients that left before their answer.", registry=self.registry)
 
     def watch(self, name: str, help: str, value: Callable[[], float]) -> None:
         """A number that is asked for when somebody looks."""

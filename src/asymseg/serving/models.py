@@ -83,4 +83,3 @@ class Models:
             self.metrics.network_seconds.labels(name).observe(seconds)
 
         return observe
-

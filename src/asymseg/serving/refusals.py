@@ -3,7 +3,7 @@
 from typing import Any
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - an answer, no fault
     """An answer other than the one asked for; the message says in one line what is wrong, and the cure."""
 
     def __init__(self, status: int, code: str, message: str, *, retry_after: int | None = None) -> None:

@@ -100,4 +100,6 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"{host}, port {port}: cannot listen there ({error}); choose another --host or --port") from None
+        raise ConfigError(
+            f"{host}, port {port}: cannot listen there ({error}); choose another --host or --port"
+        ) from None

@@ -43,9 +43,7 @@ class Service:
     def __init__(self, sources: dict[str, str], device: str, limits: Limits) -> None:
         self.limits, self.metrics, self.room, self.kept = limits, Metrics(), Room(limits), Kept()
         self.decoding = 0
-        self.models = Models(
-            sources, device, batch=limits.batch, coming=lambda: self.decoding, metrics=self.metrics
-        )
+        self.models = Models(sources, device, batch=limits.batch, coming=lambda: self.decoding, metrics=self.metrics)
         self._decoders = ThreadPoolExecutor(_THREADS, "decode")
         self._encoders = ThreadPoolExecutor(_THREADS, "encode")
         self._show_numbers()

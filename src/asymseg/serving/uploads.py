@@ -78,7 +78,9 @@ def count_pixels(data: bytes, most: int) -> int:
     with _refusing():
         pixels, numbers = _told(data)
         if pixels > most or numbers > _MOST_CHANNELS * most:
-            raise Refusal(413, "too_large", f"the image has more than {most} pixels, which are the limit; make it smaller")
+            raise Refusal(
+                413, "too_large", f"the image has more than {most} pixels, which are the limit; make it smaller"
+            )
         return pixels
 
 
@@ -157,11 +159,10 @@ async def _from_form(headers: Headers, body: bytes) -> bytes:
         form = await _InMemory(headers, once(), max_files=1, max_fields=8, max_part_size=len(body)).parse()
     except MultiPartException as error:
         raise Refusal(400, "bad_body", f"the form cannot be read ({error.message}); send one file as `image`") from None
-    async with form:
-        image = form.get("image")
-        if not isinstance(image, UploadFile):
-            raise Refusal(400, "bad_body", "the form has no file `image`; add one, as in curl -F image=@photo.jpg")
-        return await image.read()
+    image = form.get("image")
+    if not isinstance(image, UploadFile):
+        raise Refusal(400, "bad_body", "the form has no file `image`; add one, as in curl -F image=@photo.jpg")
+    return await image.read()
 
 
 def _from_json(body: bytes) -> bytes:
