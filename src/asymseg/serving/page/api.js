@@ -18,7 +18,7 @@ export class Refusal extends Error {
 }
 
 async function send(path, init) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const headers = key ? { ...init.headers, Authorization: `Bearer ${key}` } : init.headers;
   try {
     return await fetch(path, { ...init, headers });
   } catch (error) {
@@ -54,12 +54,17 @@ export const file = async (path) => (await request(path)).blob();
 
 const predictPath = (words) => `v1/predict?${new URLSearchParams(words)}`;
 
+/** Its content decides what a file is, and not the type that a browser guesses from its name. */
+function upload(body, signal) {
+  return { method: "POST", body, signal, headers: { "Content-Type": "application/octet-stream" } };
+}
+
 /** What a model says of a picture, kept by the server for questions. While it is busy we wait and tell `onWait`. */
 export async function predict(blob, model, signal, onWait) {
   const path = predictPath({ model, output: "json", keep: "true" });
   for (let tries = 1; ; tries += 1) {
     try {
-      return await (await request(path, { method: "POST", body: blob, signal })).json();
+      return await (await request(path, upload(blob, signal))).json();
     } catch (error) {
       if (error.status !== 503 || tries === 5) throw error;
       const seconds = Math.min(Math.max(error.wait, 1), 20);
@@ -72,7 +77,7 @@ export async function predict(blob, model, signal, onWait) {
 /** The picture as the server saw it, for formats that a browser cannot show. */
 export async function seen(blob, model, signal) {
   const path = predictPath({ model, output: "overlay", opacity: "0" });
-  return (await request(path, { method: "POST", body: blob, signal })).blob();
+  return (await request(path, upload(blob, signal))).blob();
 }
 
 /** Probabilities of a pixel and the regions it drew on. */

@@ -11,8 +11,6 @@ export function percentOf(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-export const css = (colour) => `rgb(${colour.join(" ")})`;
-
 /** Fills the legend, largest area first. `onChange(hidden, lit)`: ids that are hidden, and the id under the pointer or null. */
 export function showLegend(classes, onChange) {
   const found = classes.filter(({ pixels }) => pixels > 0).sort((a, b) => b.pixels - a.pixels);
@@ -43,7 +41,7 @@ function segment({ id, colour, pixels }) {
   const part = document.createElement("i");
   part.dataset.id = id;
   part.style.flexGrow = pixels;
-  part.style.background = css(colour);
+  part.style.background = colour;
   return part;
 }
 
@@ -51,7 +49,7 @@ function row({ id, name, colour, pixels, share }, onVisible, onLit) {
   const item = document.createElement("li");
   const label = document.createElement("label");
   const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
-  box.style.setProperty("--class", css(colour));
+  box.style.setProperty("--class", colour);
   box.setAttribute("aria-label", `${name}, ${percentOf(share)}, ${whole.format(pixels)} pixels; show`);
   box.addEventListener("change", () => onVisible(box.checked));
   label.append(box, text("name", name), text("share", percentOf(share)), text("count", whole.format(pixels)));
@@ -70,14 +68,4 @@ function text(kind, content) {
 /** Marks the row of the class under the pointer. */
 export function point(id) {
   for (const item of list.children) item.classList.toggle("here", Number(item.dataset.id) === id);
-}
-
-/** One RGBA word per id: nothing where hidden; of a lit class the others fade. */
-export function colourWords(classes, hidden, lit = null) {
-  const words = new Uint32Array(256);
-  for (const { id, colour: [red, green, blue] } of classes) {
-    const cover = hidden.has(id) ? 0 : lit === null || lit === id ? 255 : 40;
-    words[id] = ((cover << 24) | (blue << 16) | (green << 8) | red) >>> 0;
-  }
-  return words;
 }

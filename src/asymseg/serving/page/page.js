@@ -1,9 +1,10 @@
 // The page as a whole: which picture and model are in work, and what is told to whom.
 
 import "./field.js";
-import * as api from "./api.js";
 import { showModel, showModels } from "./about.js";
-import { colourWords, percentOf, point, showLegend } from "./legend.js";
+import * as api from "./api.js";
+import { colourWords } from "./colours.js";
+import { percentOf, point, showLegend } from "./legend.js";
 import { explain, hideNotice, showNotice } from "./notice.js";
 import * as pixel from "./pixel.js";
 import * as sources from "./sources.js";
@@ -52,7 +53,7 @@ async function look(blob, name, wanted = model?.name) {
     if (looking !== mine) return; // another picture has taken its place
     if (result) present();
     else empty();
-    if (error.name !== "AbortError") showNotice(explain(error), () => look(blob, name, wanted));
+    if (error.name !== "AbortError") showNotice(explain(error, name), () => look(blob, name, wanted));
   } finally {
     stop();
     if (looking === mine) looking = null;
@@ -106,7 +107,7 @@ function present() {
     result.hidden = hidden;
     stage.paint(colourWords(answer.classes, hidden, lit));
   });
-  find("hint").textContent = `${answer.width} × ${answer.height} pixels, seen in ${answer.seconds.toFixed(2)} s. Point at the picture to name what is there; click to ask why.`;
+  find("facts").textContent = `${answer.width} × ${answer.height} pixels, looked at in ${answer.seconds.toFixed(2)} s.`;
 }
 
 function summary({ classes }) {

@@ -1,12 +1,12 @@
 // What the server knows of one pixel: its probabilities, and where it looked.
 
 import { strongest } from "./attention.js";
-import { css, percentOf } from "./legend.js";
+import { percentOf } from "./legend.js";
 
 const root = document.getElementById("pixel");
 const MOST = 5;
 
-const BLOCKS = { fusion: "Fusion block", context: "Context block", afnb: "Fusion block", apnb: "Context block" };
+const BLOCKS = { afnb: "Fusion block", apnb: "Context block" };
 const blockName = (block) => BLOCKS[block] ?? block;
 
 function make(kind, given = {}, ...children) {
@@ -19,7 +19,7 @@ function head(said, row, column, onClose) {
   const close = make("button", { type: "button", className: "quiet icon", textContent: "×", onclick: onClose });
   close.setAttribute("aria-label", "Back to the classes");
   const swatch = make("i", { className: "swatch" });
-  swatch.style.background = css(said.colour);
+  swatch.style.background = said.colour;
   const name = make("h2", { id: "pixel-name" }, swatch, said.name);
   return make("div", { className: "head" }, name, make("span", { className: "aside", textContent: `row ${row}, column ${column}` }), close);
 }
@@ -35,11 +35,12 @@ export function showAnswer(said, answer, classes, size, onBlocks, onClose) {
   const colours = new Map(classes.map(({ id, colour }) => [id, colour]));
   const best = answer.probabilities.slice(0, MOST);
   const rest = answer.probabilities.slice(MOST);
-  const bars = make("ol", { className: "bars" }, ...best.map((each) => bar(each.name, each.probability, css(colours.get(each.id)))));
+  const bars = make("ol", { className: "bars" }, ...best.map((each) => bar(each.name, each.probability, colours.get(each.id))));
   if (rest.length) bars.append(bar(`${rest.length} other${rest.length > 1 ? "s" : ""}`, rest.reduce((sum, each) => sum + each.probability, 0), "var(--bar)"));
   root.hidden = false;
   root.replaceChildren(head(said, answer.row, answer.column, onClose), bars);
   if (answer.attention?.length) root.append(...regions(answer.attention, size, onBlocks));
+  else root.append(make("p", { className: "aside", textContent: "This model cannot tell where it looked." }));
 }
 
 function bar(name, probability, colour) {

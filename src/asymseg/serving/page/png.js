@@ -3,6 +3,8 @@
 // Not by a canvas: browsers that guard against fingerprinting add noise to what a canvas gives back, and one step of
 // grey is another class.
 
+import { rgbOf } from "./colours.js";
+
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 
 /** The chunks of a PNG: `{type, data}`, in order. */
@@ -63,7 +65,7 @@ function paeth(left, above, corner) {
 /** The same pixels as a palette PNG in the classes' colours: only the head changes and a palette comes in. */
 export function withPalette(bytes, classes) {
   const palette = new Uint8Array(3 * 256);
-  for (const { id, colour } of classes) palette.set(colour, 3 * id);
+  for (const { id, colour } of classes) palette.set(rgbOf(colour), 3 * id);
   const parts = [new Uint8Array(SIGNATURE)];
   for (const { type, data } of chunksOf(bytes)) {
     if (type === "IHDR") {

@@ -108,7 +108,7 @@ export function showTip(said, row, column) {
   if (!said) return;
   place(tip, row, column);
   tip.querySelector("span").textContent = said.name;
-  tip.querySelector("i").style.background = `rgb(${said.colour.join(" ")})`;
+  tip.querySelector("i").style.background = said.colour;
   tip.classList.toggle("left", column > 0.7 * size.width);
   tip.classList.toggle("below", row < 0.15 * size.height);
 }
