@@ -19,7 +19,7 @@ export function showModel(model) {
     Name: model.name,
     Classes: `${names.length}: ${names.join(", ")}`,
     Parameters: model.parameters && `${(model.parameters / 1e6).toFixed(2)} million`,
-    Sees: seeing(model.seeing),
+    Sees: model.seeing,
     Scores: scores(model.metrics),
     Licence: model.license,
     Source: model.source,
@@ -39,11 +39,10 @@ function promise(names, attention) {
   return `See any picture sorted into ${some}. Then ask a pixel why, and ${why}.`;
 }
 
-const seeing = (how) => (typeof how === "string" ? how : undefined);
-
+/** Those that are shares; what else stands among them (steps, splits) is no score. */
 function scores(metrics) {
   return Object.entries(metrics ?? {})
-    .filter(([, value]) => typeof value === "number")
-    .map(([name, value]) => `${name} ${value <= 1 ? `${(100 * value).toFixed(1)} %` : value}`)
+    .filter(([, value]) => typeof value === "number" && value >= 0 && value <= 1)
+    .map(([name, value]) => `${name.replaceAll("_", " ")} ${(100 * value).toFixed(1)} %`)
     .join(", ");
 }

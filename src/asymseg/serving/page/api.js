@@ -52,7 +52,8 @@ export const models = async () => (await request("v1/models")).json();
 export const examples = async () => (await request("examples")).json();
 export const file = async (path) => (await request(path)).blob();
 
-const predictPath = (words) => `v1/predict?${new URLSearchParams(words)}`;
+/** Without a model's name it is the server's first that answers. */
+const predictPath = (model, words) => `v1/predict?${new URLSearchParams(model ? { model, ...words } : words)}`;
 
 /** Its content decides what a file is, and not the type that a browser guesses from its name. */
 function upload(body, signal) {
@@ -61,7 +62,7 @@ function upload(body, signal) {
 
 /** What a model says of a picture, kept by the server for questions. While it is busy we wait and tell `onWait`. */
 export async function predict(blob, model, signal, onWait) {
-  const path = predictPath({ model, output: "json", keep: "true" });
+  const path = predictPath(model, { output: "json", keep: "true" });
   for (let tries = 1; ; tries += 1) {
     try {
       return await (await request(path, upload(blob, signal))).json();
@@ -76,7 +77,7 @@ export async function predict(blob, model, signal, onWait) {
 
 /** The picture as the server saw it, for formats that a browser cannot show. */
 export async function seen(blob, model, signal) {
-  const path = predictPath({ model, output: "overlay", opacity: "0" });
+  const path = predictPath(model, { output: "overlay", opacity: "0" });
   return (await request(path, upload(blob, signal))).blob();
 }
 

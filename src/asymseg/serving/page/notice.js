@@ -18,7 +18,7 @@ const TITLES = {
 export function explain(error, name) {
   if (!(error instanceof Refusal)) return { title: "This page has stumbled", cure: `${error.message}. Reload it, and if that does not help please report this.` };
   const title = TITLES[error.status] ?? (error.status >= 500 ? "Something broke on the server" : "The server did not accept that");
-  if (error.status === 400 && name) return { title, cure: `${name} cannot be read as one. JPEG, PNG, WebP, BMP and TIFF can, and arrays in .npy files.` };
+  if (error.status === 400 && name) return { title, cure: `“${name}” cannot be read as one. JPEG, PNG, WebP, BMP and TIFF can, and arrays in .npy files.` };
   return { title, cure: error.message, again: error.status === 0 || error.status === 401 || error.status >= 500 };
 }
 

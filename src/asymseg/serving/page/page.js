@@ -38,7 +38,7 @@ async function look(blob, name, wanted = model?.name) {
   local.then((picture) => { if (picture && looking === mine) stage.showPicture(picture.bitmap, picture.width, picture.height); });
   try {
     const answer = await api.predict(blob, wanted, signal, (seconds) => stop.say(`The server is busy; asking again in ${seconds} s`));
-    const map = await work("classMap", { base64: answer.ids_png, classes: answer.classes, most: MOST });
+    const map = await mapOf(answer);
     let [picture, source] = [await local, blob];
     if (picture?.width !== answer.width || picture?.height !== answer.height) {
       source = await api.seen(blob, wanted, signal);
@@ -59,6 +59,8 @@ async function look(blob, name, wanted = model?.name) {
     if (looking === mine) looking = null;
   }
 }
+
+const mapOf = (answer) => work("classMap", { base64: answer.ids_png, classes: answer.classes, most: MOST });
 
 /** Marks the page as busy until the returned function is called. */
 function busy() {
@@ -127,15 +129,14 @@ async function ask(row, column) {
   asking?.abort();
   const mine = new AbortController();
   asking = mine;
-  const said = classAt(row, column);
   stage.mark(row, column);
   stage.showTip(null);
-  pixel.showWaiting(said, row, column, forget);
+  pixel.showWaiting(classAt(row, column), row, column, forget);
   try {
     const answer = await askKept(row, column, mine.signal);
     if (asking !== mine) return;
     const { classes, width, height } = result.answer;
-    pixel.showAnswer(said, answer, classes, { width, height }, (blocks) => stage.showRegions(blocks), forget);
+    pixel.showAnswer(classAt(row, column), answer, classes, { width, height }, (blocks) => stage.showRegions(blocks), forget);
     setView(answer.attention?.length ? "regions" : "classes");
     const { name, probability } = answer.probabilities[0];
     say(`Row ${row}, column ${column}: ${name}, ${percentOf(probability)}.`);
@@ -149,9 +150,14 @@ async function ask(row, column) {
 /** The answer about a pixel. The server keeps a result for minutes only; then the picture is sent once more. */
 async function askKept(row, column, signal) {
   const again = async () => {
-    const { id, version } = await api.predict(result.blob, result.model, signal, () => {});
-    if (id === null) throw new api.Refusal(413, "not_kept", "The server cannot keep a picture of this size, so it cannot tell about its pixels.");
-    result.answer = { ...result.answer, id, version };
+    const answer = await api.predict(result.blob, result.model, signal, () => {});
+    if (answer.id === null) throw new api.Refusal(413, "not_kept", "The server cannot keep a picture of this size, so it cannot tell about its pixels.");
+    const same = answer.version === result.answer.version;
+    result.answer = answer;
+    if (same) return;
+    result.map = await mapOf(answer); // a newer model has taken the place of the one that we asked
+    present();
+    stage.mark(row, column);
   };
   if (result.answer.id === null) await again();
   try {
@@ -206,7 +212,11 @@ find("save-overlay").addEventListener("click", async () => {
   const { source, answer, map, hidden } = result;
   const colours = colourWords(answer.classes, hidden);
   const { width, height } = answer;
-  save(await work("overlay", { blob: source, width, height, ids: map.ids, colours, opacity: opacity() }), "overlay.jpg");
+  try {
+    save(await work("overlay", { blob: source, width, height, ids: map.ids, colours, opacity: opacity() }), "overlay.jpg");
+  } catch (error) {
+    showNotice(explain(error));
+  }
 });
 
 async function begin() {

@@ -11,6 +11,11 @@ worker.onmessage = ({ data: { number, result, error } }) => {
   else reject(new Error(error));
 };
 
+worker.onerror = () => {
+  for (const { reject } of waiting.values()) reject(new Error("a part of it could not be loaded"));
+  waiting.clear();
+};
+
 /** The result of one of worker.js's tasks. */
 export function work(task, given) {
   asked += 1;
