@@ -86,7 +86,8 @@ class Visitor:
         """Open the page anew in a window of that size; `still` asks it not to move."""
         screen = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-        wishes = {"prefers-color-scheme": "dark" if dark else "light", "prefers-reduced-motion": "reduce" if still else ""}
+        wishes = {"prefers-color-scheme": "dark" if dark else "light"}
+        wishes["prefers-reduced-motion"] = "reduce" if still else ""
         features = [{"name": name, "value": value} for name, value in wishes.items()]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
         self.driver.get(self.address)
@@ -128,8 +129,8 @@ class Visitor:
 
     def colour_at(self, layer: str, row: int, column: int) -> list[int]:
         """Red, green, blue and opacity of a pixel of one of the layers over the picture."""
-        script = "[...document.getElementById(arguments[0]).getContext('2d').getImageData(arguments[2], arguments[1], 1, 1).data]"
-        return list(self.ask(script, layer, row, column))
+        brush = "document.getElementById(arguments[0]).getContext('2d')"
+        return list(self.ask(f"[...{brush}.getImageData(arguments[2], arguments[1], 1, 1).data]", layer, row, column))
 
     def download(self, name: str) -> bytes:
         """The content of a file that is on its way into the folder of downloads."""
