@@ -12,7 +12,8 @@ from PIL import Image
 from asymseg.classes import Classes
 from asymseg.config import DataConfig
 from asymseg.data.dataset import Pair
-from asymseg.data.loader import Batch, measure_normalisation, order, prefetched, read_pair, training_loader
+from asymseg.data.loader import Batch, measure_normalisation, order, read_pair, training_loader
+from asymseg.data.prefetching import prefetched
 from asymseg.errors import ConfigError, DataError, TrainingError
 
 CLASSES = Classes(("sky", "road"))

@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from asymseg.classes import Classes
 from asymseg.errors import ConfigError, ExportError
 from asymseg.exporting.export import export
-from asymseg.exporting.graph import Graph, Signature
+from asymseg.exporting.graph import Graph
 from asymseg.exporting.program import open_program
 from asymseg.exporting.verification import SIZES, verify
 from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
+from asymseg.model.signature import Signature
 
 CLASSES = Classes(names=("road", "sky", "tree"), palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
 INFO = ModelInfo(

@@ -78,8 +78,9 @@ def check(
     predictor = None
     if model is not None:
         from asymseg.prediction.loading import load
+        from asymseg.prediction.on_torch import on_torch
 
-        predictor = load(model, device)  # before all pixels are read, lest a mistyped name be told at the end
+        predictor = on_torch(load(model, device))  # before all pixels are read, lest a mistyped name be told at the end
     with progress_bar(console, "check") as advance:
         result = audit(
             data, images=images, masks=masks, channels=channels, near=near, workers=workers, progress=advance

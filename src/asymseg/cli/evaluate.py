@@ -39,7 +39,8 @@ def evaluate(
     Parameters
     ----------
     model
-        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
+        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, a hub id, or what
+        `asymseg export` wrote as NAME.onnx.
     data
         A data folder of the model's classes, or NAME:PATH of a known data set such as cityscapes:PATH.
     images
@@ -90,11 +91,12 @@ def evaluate(
     from asymseg.evaluation.evaluate import evaluate as run
     from asymseg.evaluation.submission import submit
     from asymseg.prediction.loading import load
+    from asymseg.prediction.on_torch import on_torch
 
     console = make_console()
     folder = Path(model)
     out = out or (folder / f"evaluation-{split}" if folder.is_dir() else Path(f"evaluation-{folder.stem}-{split}"))
-    predictor = load(model, device, precision=precision, compile=compile, fold=fold).seeing(
+    predictor = on_torch(load(model, device, precision=precision, compile=compile, fold=fold)).seeing(
         mode=mode, window=window, stride=stride, weighting=weighting, scales=scales, flip=flip, average=average
     )
     dataset = open_dataset(data) if submission is not None and data is not None else data

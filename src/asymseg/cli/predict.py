@@ -59,7 +59,8 @@ def predict(
     Parameters
     ----------
     model
-        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, or a hub id.
+        A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, a hub id, or what
+        `asymseg export` wrote as NAME.onnx.
     inputs
         An image, a raster, a video, a folder of images, or a pattern in quotes such as "photos/*.jpg".
     out
@@ -109,7 +110,8 @@ def predict(
     """
     from asymseg.prediction.files import predict_files
     from asymseg.prediction.loading import load
-    from asymseg.prediction.raster.reading import is_raster
+    from asymseg.prediction.raster.recognising import is_raster
+    from asymseg.prediction.runtime import OnnxPredictor
     from asymseg.prediction.video import is_video
 
     console = make_console()
@@ -131,8 +133,10 @@ def predict(
             f"{inputs}: a video, and --bands, --polygons and --probabilities are not for it; leave them out"
         )
     if raster:
+        from asymseg.prediction.on_torch import on_torch
+
         predict_one_raster(
-            predictor,
+            on_torch(predictor),
             inputs,
             out,
             tile=tile,
@@ -159,7 +163,8 @@ def predict(
             halo=overlap,
             progress=advance,
         )
-    say_compile_time(predictor.coarse.compile_seconds, console)
+    if not isinstance(predictor, OnnxPredictor):
+        say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:
         say_failure(failure, console)
     console.print(

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from asymseg.cli.terminal import PARTLY_FAILED, make_console, progress_bar, say_failure, warnings_in_a_line
 
 if TYPE_CHECKING:
-    from asymseg.prediction.predict import Predictor
+    from asymseg.prediction.result import AnyPredictor
 
 
-def predict_one_video(predictor: "Predictor", source: Path, out: Path, *, opacity: float, masks: Path | None) -> None:
+def predict_one_video(
+    predictor: "AnyPredictor", source: Path, out: Path, *, opacity: float, masks: Path | None
+) -> None:
     """Predict a video into a file, or into a folder as NAME_overlay.mp4, and say what was written."""
     from asymseg.prediction.video import VIDEO_SUFFIXES, write_video
 

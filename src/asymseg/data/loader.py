@@ -2,12 +2,9 @@
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +17,7 @@ from asymseg.config import DataConfig
 from asymseg.data.cache import check_room, read_cached
 from asymseg.data.dataset import Pair
 from asymseg.data.dataset import read_pair as read_pair
+from asymseg.data.prefetching import prefetched
 from asymseg.data.reading import read_pair_image
 from asymseg.data.shelf import Filled, Recycled, Shelf, make_shelf
 from asymseg.data.transforms import augment
@@ -29,9 +27,6 @@ from asymseg.model.memory import keep_freed_memory
 _ORDER, _AUGMENT = 0, 1
 _AHEAD = 2
 """Batches that each worker prepares before they are asked for."""
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -143,28 +138,6 @@ def measure_normalisation(
     std = (squares / count - mean.square()).clamp(min=0).sqrt()
     std[std < 1e-6] = 1.0  # a channel that never varies becomes 0, not noise
     return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def prefetched(
-    items: Iterable[_Item], function: Callable[[_Item], _Result], workers: int, ahead: int = 2
-) -> Iterator[_Result]:
-    """`function` of each item, in order, computed by threads at most `workers * ahead` results early."""
-    if workers < 1:
-        yield from map(function, items)
-        return
-    waiting: deque[Future[_Result]] = deque()
-    remaining = iter(items)
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="asymseg-read")
-    try:
-        for item in islice(remaining, workers * ahead):
-            waiting.append(pool.submit(function, item))
-        while waiting:
-            result = waiting.popleft().result()
-            for item in islice(remaining, 1):
-                waiting.append(pool.submit(function, item))
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def keep_memory(_worker: int) -> None:

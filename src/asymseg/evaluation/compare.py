@@ -27,8 +27,10 @@ from asymseg.evaluation.pictures import pictures_of_both
 from asymseg.evaluation.records import METRICS, Record, read_record
 from asymseg.prediction.device import Device
 from asymseg.prediction.loading import load
+from asymseg.prediction.on_torch import on_torch
 from asymseg.prediction.overlay import as_picture
 from asymseg.prediction.predict import Predictor
+from asymseg.prediction.runtime import OnnxPredictor
 
 Side = str | Path | Predictor
 
@@ -96,9 +98,9 @@ def compare(
 
 
 def _open(side: Side, device: Device) -> Predictor | Record:
-    if isinstance(side, Predictor):
-        return side
-    return read_record(Path(side)) if is_evaluation(side) else load(side, device)
+    if isinstance(side, Predictor | OnnxPredictor):
+        return on_torch(side)
+    return read_record(Path(side)) if is_evaluation(side) else on_torch(load(side, device))
 
 
 def _shown(

@@ -18,11 +18,13 @@ from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.device import Device, Precision
 from asymseg.prediction.loading import load
+from asymseg.prediction.on_torch import on_torch
 from asymseg.prediction.predict import Predictor
+from asymseg.prediction.runtime import OnnxPredictor
 
 
 def evaluate(
-    model: str | Path | Predictor,
+    model: str | Path | Predictor | OnnxPredictor,
     data: str | Path | DataSet | None = None,
     split: str = "val",
     *,
@@ -52,7 +54,7 @@ def evaluate(
     """Measure a model on a split of a data set; with `out`, also write `metrics.json` and `report.html` there.
 
     Args:
-        model: A predictor, a model folder or a run's folder.
+        model: A predictor, or what `load` takes.
         data: A data set or its folder. Its class names must be the model's, in the same order; a folder without
             classes.json is read with the model's classes.
         split: Which part: train, val or test.
@@ -87,9 +89,9 @@ def evaluate(
     """
     if replicates:
         need_sensible(replicates)
-    predictor = (
-        model if isinstance(model, Predictor) else load(model, device, precision=precision, compile=compile, fold=fold)
-    )
+    if isinstance(model, str | Path):
+        model = load(model, device, precision=precision, compile=compile, fold=fold)
+    predictor = on_torch(model)
     dataset, pairs = open_split(predictor.info, data, split, images, masks)
     predictor = predictor.seeing(
         mode=mode,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from asymseg.classes import IGNORE
 from asymseg.data.dataset import DataSet
-from asymseg.data.loader import prefetched, read_pair
+from asymseg.data.loader import read_pair
+from asymseg.data.prefetching import prefetched
 from asymseg.evaluation.evaluate import open_split
 from asymseg.evaluation.regions import connected_regions, inner
 from asymseg.prediction.predict import Predictor

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Int64
 
 from asymseg.data.dataset import DataSet, Pair
-from asymseg.data.loader import prefetched, read_pair
+from asymseg.data.loader import read_pair
+from asymseg.data.prefetching import prefetched
 from asymseg.evaluation.bootstrap import Intervals, image_counts
 from asymseg.evaluation.boundary import BoundaryCounts, count_boundary
 from asymseg.evaluation.calibration import CalibrationCounts, count_calibration

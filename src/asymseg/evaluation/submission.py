@@ -11,7 +11,7 @@ from torch import Tensor
 from asymseg.atomic import atomic_file
 from asymseg.data.dataset import DataSet
 from asymseg.data.files import read_image
-from asymseg.data.loader import prefetched
+from asymseg.data.prefetching import prefetched
 from asymseg.errors import DataError
 from asymseg.prediction.predict import Predictor
 

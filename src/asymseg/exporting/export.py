@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from asymseg.atomic import atomic_file
 from asymseg.errors import ConfigError
-from asymseg.exporting.graph import Graph, Output, Signature
+from asymseg.exporting.graph import Graph
 from asymseg.exporting.onnx_file import describe, make_onnx, open_onnx
 from asymseg.exporting.program import (
     make_package,
@@ -20,8 +20,10 @@ from asymseg.exporting.program import (
 )
 from asymseg.exporting.verification import HALF_TOLERANCE, SIZES, TOLERANCE, Case, Run, summary, verify
 from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import parameter_count
 from asymseg.model.folding import fold as fold_network
 from asymseg.model.info import ModelInfo
+from asymseg.model.signature import Output, Signature
 from asymseg.model.source import open_model
 
 Format = Literal["onnx", "program", "aotinductor"]
@@ -90,6 +92,7 @@ def export(
     with atomic_file(path) as temporary:
         content: dict[str, Any] = {
             **info.describe(network.settings),
+            "parameters": parameter_count(network),
             "signature": {"output": output, "from_bytes": from_bytes, "size": size, "half": half},
         }
         write = {"onnx": _write_onnx, "program": _write_program, "aotinductor": _write_package}[format]

@@ -1,29 +1,11 @@
 """What an exported file computes: the network, and around it what its user asked to have built in."""
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from asymseg.model.info import ModelInfo
-
-Output = Literal["logits", "probabilities", "class_map"]
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What goes into an exported file and what comes out of it."""
-
-    output: Output = "logits"
-    """Logits or probabilities B n H W in float32, or class ids B H W as bytes."""
-    from_bytes: bool = False
-    """Whether it takes RGB bytes B C H W and normalises them itself; otherwise it takes normalised numbers."""
-    size: tuple[int, int] | None = None
-    """Height and width, where only one size is to be taken; None takes any."""
-    half: bool = False
-    """Whether it computes in float16; its input and output stay as they are."""
+from asymseg.model.signature import Signature
 
 
 class Graph(nn.Module):

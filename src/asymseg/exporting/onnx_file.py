@@ -12,13 +12,10 @@ import torch
 from asymseg.errors import ExportError
 from asymseg.exporting.graph import Graph
 from asymseg.exporting.verification import Run
+from asymseg.model.signature import INPUT, KEY
 
 if TYPE_CHECKING:
     import onnx
-
-KEY = "asymseg"
-"""Under this name the file's metadata hold classes, preprocessing, origin and proof, as JSON."""
-INPUT = "image"
 
 
 def make_onnx(graph: Graph) -> "onnx.ModelProto":

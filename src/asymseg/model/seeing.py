@@ -12,6 +12,22 @@ Average = Literal["probabilities", "logits", "mixed"]
 
 
 @dataclass(frozen=True)
+class Form:
+    """One of the forms in which a network sees an image."""
+
+    seen: tuple[int, int]
+    """Height and width of the image in this form."""
+    shown: tuple[int, int]
+    """Height and width of what the network sees at once."""
+    mirrored: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is seen in one piece, and not by windows."""
+        return self.shown == self.seen
+
+
+@dataclass(frozen=True)
 class Seeing:
     """What the network is shown of an image, and how its answers become one. Raises ConfigError.
 
@@ -55,6 +71,15 @@ class Seeing:
         """`stride` in pixels."""
         return self.stride or (-(-2 * self.window[0] // 3), -(-2 * self.window[1] // 3))
 
+    def forms(self, size: tuple[int, int]) -> tuple[Form, ...]:
+        """All the forms in which the network sees an image of `size`: scale by scale, each upright, then mirrored."""
+        forms = []
+        for scale in self.scales:
+            seen = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+            window = (min(seen[0], self.window[0]), min(seen[1], self.window[1])) if self.mode == "slide" else seen
+            forms += [Form(seen, window, mirrored) for mirrored in ((False, True) if self.flip else (False,))]
+        return tuple(forms)
+
     def changed(
         self,
         mode: Mode | None = None,
@@ -91,11 +116,6 @@ class Seeing:
             averaged = "logits of windows and probabilities of views" if self.average == "mixed" else self.average
             parts.append(f"{averaged} averaged")
         return ", ".join(parts)
-
-
-def size_at(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """Height and width of an image at a scale."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def _is_size(sides: object) -> bool:

@@ -10,7 +10,7 @@ from asymseg.model.annnet import ANNNet, pad_for
 from asymseg.model.by_tokens import check_known, features, fusion_block
 from asymseg.model.folded import FoldedANNNet, FoldedAttention, FoldedFusion
 from asymseg.model.info import ModelInfo
-from asymseg.model.seeing import Seeing, size_at
+from asymseg.model.seeing import Seeing
 from asymseg.prediction.attention import Attending, BlockWeights, Name
 from asymseg.prediction.execution import Coarse, normalised, scaled
 
@@ -30,10 +30,8 @@ def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
     answer, and for a network without a block that looks at regions.
     """
     network = check_known(coarse.network)
-    seeing = info.seeing
-    seen = size_at((image.shape[1], image.shape[2]), seeing.scales[0])
-    fits = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
-    if not fits or len(seeing.scales) > 1 or seeing.flip:
+    first, *others = info.seeing.forms((image.shape[1], image.shape[2]))
+    if others or not first.whole:
         raise ConfigError(
             "attention is that of one look at the whole image, and this predictor sees it in parts or several times; "
             'use predictor.seeing(mode="whole", scales=(1.0,), flip=False)'
@@ -41,7 +39,7 @@ def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
     fusion, context = fusion_block(network), network.context
     blocks = []
     with coarse.running():
-        padded = pad_for(network.backbone, scaled(normalised(image, info, coarse.device), seen))
+        padded = pad_for(network.backbone, scaled(normalised(image, info, coarse.device), first.seen))
         low, high = network.backbone(padded.contiguous(memory_format=torch.channels_last))
         pools = None
         if fusion is not None:
@@ -57,7 +55,8 @@ def attend(coarse: Coarse, info: ModelInfo, image: Tensor) -> Attending:
             "the network has no block that looks at regions (fusion 'none', context "
             f"{network.settings['context']!r}), so there is no attention to show"
         )
-    return Attending(image.numpy(), seen, (padded.shape[2], padded.shape[3]), network.align_corners, tuple(blocks))
+    covers = (padded.shape[2], padded.shape[3])
+    return Attending(image.numpy(), first.seen, covers, network.align_corners, tuple(blocks))
 
 
 def _weights(

@@ -7,20 +7,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from asymseg.atomic import atomic_file
 from asymseg.data.decoding import IMAGE_SUFFIXES
-from asymseg.data.loader import prefetched
 from asymseg.data.pairing import is_data
-from asymseg.data.pixels import write_mask
+from asymseg.data.pixels import Pixels, read_pixels
+from asymseg.data.prefetching import prefetched
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.overlay import OVERLAY_QUALITY, draw_overlay
-from asymseg.prediction.predict import Predictor, to_tensor
-from asymseg.prediction.result import Result
-from asymseg.prediction.streaming import stream
-from asymseg.prediction.tiles import plan_tiles, reach_of
+from asymseg.prediction.overlay import OVERLAY_QUALITY
+from asymseg.prediction.result import AnyPredictor, Result
 from asymseg.prediction.video import VIDEO_SUFFIXES
 
 
@@ -33,7 +28,7 @@ class Outcome:
 
 
 def predict_files(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     inputs: Path,
     out: Path,
     *,
@@ -58,9 +53,9 @@ def predict_files(
     written, failures = [], []
     by_tiles = None if tile is None else _by_tiles(predictor, tile, halo)
 
-    def decode(path: Path) -> Tensor | DataError:
+    def decode(path: Path) -> Pixels | DataError:
         try:
-            return to_tensor(path, len(predictor.info.mean))
+            return read_pixels(path, len(predictor.info.mean))
         except DataError as error:
             return error
 
@@ -70,7 +65,8 @@ def predict_files(
             failures.append(str(image))
         else:
             try:
-                _predict_one(predictor, image, target, overlay, probabilities, by_tiles)
+                result = predictor(image, keep=probabilities) if by_tiles is None else by_tiles(image)
+                _write(result, target, overlay, probabilities)
                 written.append(target)
             except ConfigError as error:  # there is no memory for an image of this size
                 failures.append(f"{path}: {error}")
@@ -101,7 +97,14 @@ def find_images(inputs: Path, out: Path | None = None) -> tuple[Path, list[Path]
     return root, sorted(paths)
 
 
-def _by_tiles(predictor: Predictor, tile: int, halo: int | None) -> Callable[[Tensor], Result]:
+def _by_tiles(predictor: AnyPredictor, tile: int, halo: int | None) -> Callable[[Pixels], Result]:
+    # Only here, so that a file is predicted without torch.
+    from asymseg.prediction.predict import Predictor
+    from asymseg.prediction.streaming import stream
+    from asymseg.prediction.tiles import plan_tiles, reach_of
+
+    if not isinstance(predictor, Predictor):
+        raise ConfigError("an ONNX file cannot be run by tiles with the whole image's context; give the model's folder")
     reach = reach_of(predictor)
     plan_tiles(predictor, (1, 1), tile, halo, reach)  # what holds for one image holds for all, and is said at once
     return partial(stream, predictor, tile=tile, halo=halo, reach=reach)
@@ -148,24 +151,13 @@ def _shares(target: Path) -> Path:
     return target.with_name(f"{target.stem}_probabilities.npz")
 
 
-def _predict_one(
-    predictor: Predictor,
-    image: Tensor,
-    target: Path,
-    overlay: bool,
-    probabilities: bool,
-    by_tiles: Callable[[Tensor], Result] | None,
-) -> None:
-    classes = predictor.info.classes
-    tiled = None if by_tiles is None else by_tiles(image)
+def _write(result: Result, target: Path, overlay: bool, probabilities: bool) -> None:
+    """All that was asked for of one image, the mask last."""
     if probabilities:
-        shares = predictor.probabilities(image) if tiled is None else torch.from_numpy(tiled.probabilities)
-        mask = shares.argmax(dim=0).byte().cpu()
         with atomic_file(_shares(target)) as temporary:
-            np.savez_compressed(temporary, probabilities=shares.half().cpu().numpy(), classes=np.array(classes.names))
-    else:
-        mask = predictor.class_map(image).cpu() if tiled is None else torch.from_numpy(tiled.mask)
+            shares = result.probabilities.astype(np.float16)
+            np.savez_compressed(temporary, probabilities=shares, classes=np.array(result.classes.names))
     if overlay:
         with atomic_file(_overlay(target)) as temporary:
-            draw_overlay(image.numpy(), mask.numpy(), classes).save(temporary, quality=OVERLAY_QUALITY)
-    write_mask(target, mask.numpy(), classes)
+            result.overlay().save(temporary, quality=OVERLAY_QUALITY)
+    result.save(target)

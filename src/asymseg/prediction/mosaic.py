@@ -79,12 +79,12 @@ def _blend(view: Mosaic, rows: slice, align_corners: bool) -> Float[Tensor, "1 n
         top = view.down.starts[number]
         held = slice(max(rows.start, top), min(rows.stop, top + view.down.window))
         within = slice(held.start - top, held.stop - top)
-        heights = view.down.share(number)[within].to(total.device)
+        heights = torch.from_numpy(view.down.share(number)[within]).to(total.device)
         strip = view.strips[number]
         for place, (left, logits) in enumerate(zip(view.across.starts, strip.logits, strict=True)):
             piece = enlarged(logits, strip.covers, view.across.window, within, align_corners)
             piece = piece.permute(0, 2, 3, 1)
-            weights = heights[:, None] * view.across.share(place).to(total.device)
+            weights = heights[:, None] * torch.from_numpy(view.across.share(place)).to(total.device)
             place_of = total[:, held.start - rows.start : held.stop - rows.start, left : left + view.across.window]
             place_of.addcmul_(piece.softmax(dim=3) if view.shares else piece, weights[:, :, None])
     return total.permute(0, 3, 1, 2)

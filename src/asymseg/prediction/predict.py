@@ -17,7 +17,7 @@ from asymseg.data.files import image_tensor, read_image
 from asymseg.errors import ConfigError, DataError
 from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
-from asymseg.model.seeing import Average, Mode, Weighting, size_at
+from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.answer import Answer
 from asymseg.prediction.attending import attend, attends
 from asymseg.prediction.device import Device, Precision
@@ -85,13 +85,18 @@ class Predictor:
         other.info = replace(self.info, seeing=seeing)
         return other
 
-    def __call__(self, source: ImageSource) -> Result:
+    def __call__(self, source: ImageSource, *, keep: bool = True) -> Result:
         """Predict a path, a PIL image, an array H W 3 of bytes, or a tensor C H W of bytes or floats 0..1.
 
-        The network's coarse logits are kept, so that the probabilities can be had later.
+        With `keep` the network's coarse logits are held, so that the probabilities can be had later; without, the image
+        is seen again should they be asked for.
         """
         image = to_tensor(source, len(self.info.mean))
-        return self._result(image, self._look(image, keep=True))
+        if keep:
+            return self._result(image, self._look(image, keep=True))
+        mask = self.class_map(image).cpu().numpy()
+        shares = partial(_as_array, partial(self.probabilities, image))
+        return Result(mask, self.info.classes, image.numpy(), shares, partial(attend, self.coarse, self.info, image))
 
     def several(self, sources: Sequence[ImageSource]) -> list[Result]:
         """What the call gives for each; images of one size that are seen whole go through the network together.
@@ -141,7 +146,7 @@ class Predictor:
             mask,
             self.info.classes,
             image.numpy(),
-            partial(_as_array, answer),
+            partial(_as_array, answer.probabilities),
             weights,
             rows=partial(_rows, answer),
             held=answer.nbytes,
@@ -149,11 +154,10 @@ class Predictor:
 
     def _together(self, image: Tensor, count: int) -> int:
         """How many of `count` images of that size the network sees together."""
-        seeing = self.info.seeing
-        seen = [size_at((image.shape[1], image.shape[2]), scale) for scale in seeing.scales]
-        if seeing.mode == "slide" and any(a > b for size in seen for a, b in zip(size, seeing.window, strict=True)):
+        forms = self.info.seeing.forms((image.shape[1], image.shape[2]))
+        if not all(form.whole for form in forms):
             return 1
-        return self.portions.windows(count, max(seen))
+        return self.portions.windows(count, max(form.seen for form in forms))
 
     @torch.inference_mode()
     def _look_together(self, images: list[Tensor]) -> list[Answer]:
@@ -162,31 +166,29 @@ class Predictor:
         return answers or [self._look(image, keep=True) for image in images]
 
     def _look_at_stack(self, images: list[Tensor]) -> list[Answer]:
-        size, seeing = (images[0].shape[1], images[0].shape[2]), self.info.seeing
+        size = (images[0].shape[1], images[0].shape[2])
         views = list[tuple[View, ...]]()
         pixels = torch.cat([normalised(image, self.info, self.device) for image in images])
-        for scale in seeing.scales:
-            x = scaled(pixels, size_at(size, scale))
-            for mirrored in (False, True) if seeing.flip else (False,):
-                view = self._view(x, mirrored)
-                # of its own memory, for one may outlive the others
-                views.append(tuple(replace(view, logits=logits[None].clone()) for logits in view.logits))
+        for form in self.info.seeing.forms(size):
+            if not form.mirrored:  # the mirrored form follows its upright one
+                x = scaled(pixels, form.seen)
+            view = self._view(x, form.mirrored)
+            # of its own memory, for one may outlive the others
+            views.append(tuple(replace(view, logits=logits[None].clone()) for logits in view.logits))
         return [self._answer(own, size) for own in zip(*views, strict=True)]
 
     @torch.inference_mode()
     def _look(self, image: Tensor, keep: bool = False) -> Answer:
         """What the network says of the image; with `keep` nothing is left to be asked of it later."""
-        size, seeing, views = (image.shape[1], image.shape[2]), self.info.seeing, list[View | Mosaic]()
+        size, views = (image.shape[1], image.shape[2]), list[View | Mosaic]()
         pixels = self._with_room(partial(normalised, image, self.info, self.device), size, views)
-        for scale in seeing.scales:
-            seen = size_at(size, scale)
-            whole = seeing.mode == "whole" or all(side <= most for side, most in zip(seen, seeing.window, strict=True))
-            x = self._with_room(partial(scaled, pixels, seen), seen, views)
-            for mirrored in (False, True) if seeing.flip else (False,):
-                if whole:
-                    views.append(self._with_room(partial(self._view, x, mirrored), seen, views))
-                else:
-                    views.append(self._mosaic(x, mirrored, keep))
+        for form in self.info.seeing.forms(size):
+            if not form.mirrored:  # the mirrored form follows its upright one
+                x = self._with_room(partial(scaled, pixels, form.seen), form.seen, views)
+            if form.whole:
+                views.append(self._with_room(partial(self._view, x, form.mirrored), form.seen, views))
+            else:
+                views.append(self._mosaic(x, form.mirrored, keep))
         return self._answer(tuple(views), size)
 
     def _answer(self, views: tuple[View | Mosaic, ...], size: tuple[int, int]) -> Answer:
@@ -230,8 +232,8 @@ class Predictor:
         return done
 
 
-def _as_array(answer: Answer) -> Float[np.ndarray, "n h w"]:
-    return answer.probabilities().cpu().numpy()
+def _as_array(probabilities: Callable[[], Tensor]) -> Float[np.ndarray, "n h w"]:
+    return probabilities().cpu().numpy()
 
 
 def _rows(answer: Answer, rows: slice) -> Float[np.ndarray, "n r w"]:

@@ -1,9 +1,9 @@
-"""Result: what a model says about one image. Needs no torch."""
+"""Result: what a model says about one image, and what gives it. Needs no torch."""
 
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -12,6 +12,7 @@ from PIL import Image
 from asymseg.classes import Classes
 from asymseg.data.pixels import write_mask
 from asymseg.errors import ConfigError, DataError
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.attention import Attending, Attention
 from asymseg.prediction.overlay import Picture, draw_overlay
 
@@ -87,3 +88,13 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write the mask as a palette PNG of class ids, whole or not at all."""
         write_mask(Path(path), self.mask, self.classes)
+
+
+@runtime_checkable
+class AnyPredictor(Protocol):
+    """A network, or an exported file in its place: `Predictor` and `OnnxPredictor`."""
+
+    info: ModelInfo
+
+    def __call__(self, source: str | Path | Image.Image | np.ndarray, *, keep: bool = True) -> Result:
+        """What is said of an image; with `keep` its probabilities can be had without a second look."""

@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from asymseg.atomic import atomic_file
-from asymseg.data.pixels import write_mask
 from asymseg.errors import AsymsegError, ConfigError, DataError
-from asymseg.prediction.overlay import draw_overlay
-from asymseg.prediction.predict import Predictor
-from asymseg.prediction.result import Result
+from asymseg.prediction.result import AnyPredictor, Result
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")
 """Suffixes, in small letters, of the files that are taken for videos."""
@@ -44,7 +39,7 @@ def is_video(source: Path) -> bool:
     return source.suffix.lower() in VIDEO_SUFFIXES and source.is_file()
 
 
-def predict_video(predictor: Predictor, source: Path) -> Iterator[Result]:
+def predict_video(predictor: AnyPredictor, source: Path) -> Iterator[Result]:
     """What a model says about each frame of a video, upright, from the first to the last.
 
     Raises DataError for what is no video; and for one that is damaged or cut short, after all frames that can be read.
@@ -61,7 +56,7 @@ def predict_video(predictor: Predictor, source: Path) -> Iterator[Result]:
 
 
 def write_video(
-    predictor: Predictor,
+    predictor: AnyPredictor,
     source: Path,
     out: Path,
     *,
@@ -81,7 +76,7 @@ def write_video(
         raise DataError(f"{out}: is the video itself; choose another -o")
     if not 0 <= opacity <= 1:
         raise ConfigError(f"opacity = {opacity} must be from 0 to 1")
-    classes, done, faults = predictor.info.classes, 0, []
+    done, faults = 0, []
     with _opened(source) as container, atomic_file(out) as temporary:
         total = _frame_count(container)
         with _Writer(temporary, out, container) as writer:
@@ -91,11 +86,10 @@ def write_video(
                 elif writer.is_sound(event):
                     writer.copy(event)
                 else:
-                    image = _upright(event)
-                    mask = predictor.class_map(image).cpu().numpy()
-                    writer.write(np.asarray(draw_overlay(image.numpy(), mask, classes, opacity)), event)
+                    result = predictor(_upright(event), keep=False)
+                    writer.write(np.asarray(result.overlay(opacity)), event)
                     if masks is not None:
-                        write_mask(masks / f"{done:06d}.png", mask, classes)
+                        result.save(masks / f"{done:06d}.png")
                     done += 1
                     if progress is not None:
                         progress(done, max(done, total))
@@ -237,10 +231,9 @@ def _seconds(container: Any) -> Fraction | None:
         return Fraction(container.duration, 1_000_000) if alone else None
 
 
-def _upright(frame: Any) -> UInt8[Tensor, "3 h w"]:
+def _upright(frame: Any) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels of a frame as they are to be seen."""
-    pixels = np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90))
 
 
 def _frame_count(container: Any) -> int:

@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
+import numpy as np
+from jaxtyping import Float32, Float64
 
 from asymseg.model.seeing import Weighting
 
@@ -17,15 +16,16 @@ class Axis:
     """Pixels of a window: at most the side."""
     starts: tuple[int, ...]
     """First pixel of each window; the last window ends where the image does."""
-    weights: Float[Tensor, " w"]
+    weights: Float64[np.ndarray, " w"]
     """Of the pixels of a window, never 0."""
-    total: Float[Tensor, " length"]
+    total: Float64[np.ndarray, " length"]
     """Weights of all windows over each pixel of the side."""
 
-    def share(self, number: int) -> Float[Tensor, " w"]:
+    def share(self, number: int) -> Float32[np.ndarray, " w"]:
         """A window's part in each of its pixels; over all windows these add up to 1, and are 1 where it is alone."""
         start = self.starts[number]
-        return (self.weights / self.total[start : start + self.window]).float()
+        part: np.ndarray = self.weights / self.total[start : start + self.window]
+        return part.astype(np.float32)
 
     def touching(self, first: int, stop: int) -> list[int]:
         """The windows that hold any of the pixels from `first` up to `stop`."""
@@ -41,10 +41,10 @@ def make_axis(length: int, window: int, stride: int, weighting: Weighting) -> Ax
     window = min(window, length)
     count = -(-(length - window) // stride) + 1
     starts = tuple(min(number * stride, length - window) for number in range(count))
-    weights = torch.ones(window, dtype=torch.float64)
+    weights = np.ones(window)
     if weighting == "tapered":
-        weights = torch.sin((torch.arange(window, dtype=torch.float64) + 0.5) * (torch.pi / window)).square_()
-    total = torch.zeros(length, dtype=torch.float64)
+        weights = np.square(np.sin((np.arange(window) + 0.5) * (np.pi / window)))
+    total = np.zeros(length)
     for start in starts:
         total[start : start + window] += weights
     return Axis(window, starts, weights, total)

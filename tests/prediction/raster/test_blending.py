@@ -21,7 +21,7 @@ def test_tiles_cover_a_side_and_their_weights_add_up_to_one(length, tile, overla
         part = span(axis, number)
         assert 0 <= part.start < part.stop <= length
         assert part.stop - part.start == min(tile, length)
-        total[part] += axis.share(number)
+        total[part] += torch.from_numpy(axis.share(number))
     torch.testing.assert_close(total, torch.ones(length))
     done = [pixel for number in range(len(axis.starts)) for pixel in range(length)[finished(axis, number)]]
     assert done == list(range(length))
@@ -47,7 +47,7 @@ def test_sums_in_pieces_are_the_plain_sum(height, width, tile, overlap, seed):
             shape = (2, rows.window, columns.window)
             said = torch.rand(shape, generator=generator) if (row + column + seed) % 4 else None
             if said is not None:
-                weights = rows.share(row)[:, None] * columns.share(column)
+                weights = torch.from_numpy(rows.share(row)[:, None] * columns.share(column))
                 plain[:, span(rows, row), span(columns, column)] += said * weights
             sums, above[column], left = add_tile(said, (row, column), rows, columns, left, above[column], 2)
             assert pieced[:, finished(rows, row), finished(columns, column)].isnan().all()

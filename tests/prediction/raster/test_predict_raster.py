@@ -19,7 +19,8 @@ from asymseg.errors import AsymsegError, DataError
 from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.raster.predict import predict_raster
-from asymseg.prediction.raster.reading import Raster, is_raster
+from asymseg.prediction.raster.reading import Raster
+from asymseg.prediction.raster.recognising import is_raster
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -19,8 +19,8 @@ from asymseg.data.audit.mask_rules import mask_findings
 from asymseg.data.audit.scan import PairFacts, colour_name, scan_pair
 from asymseg.data.catalog.opening import open_known
 from asymseg.data.dataset import DataSet, classes_from_ids, median_frequency_weights
-from asymseg.data.loader import prefetched
 from asymseg.data.pairing import Pair
+from asymseg.data.prefetching import prefetched
 from asymseg.errors import DataError
 
 _SHOWN_VALUES = 64

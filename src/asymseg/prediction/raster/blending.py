@@ -46,8 +46,8 @@ def add_tile(
     if total is None:
         total = torch.zeros(classes, rows.window, columns.window)
     else:
-        total *= rows.share(row).to(total.device)[:, None]
-        total *= columns.share(column).to(total.device)
+        total *= torch.from_numpy(rows.share(row)).to(total.device)[:, None]
+        total *= torch.from_numpy(columns.share(column)).to(total.device)
     if left is not None:
         total[:, :, : left.shape[2]] += left.to(total.device)
     done = finished(columns, column)

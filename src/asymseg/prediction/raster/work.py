@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from asymseg.data.loader import prefetched
+from asymseg.data.prefetching import prefetched
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.raster.blending import add_tile, lay_tiles, span
 from asymseg.prediction.raster.pixels import CLASSES, SHARES, put_classes, put_shares

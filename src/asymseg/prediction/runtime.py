@@ -1,0 +1,289 @@
+"""OnnxPredictor: an exported file in place of a network, on onnxruntime and NumPy. Needs no torch."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+from jaxtyping import Float32, Shaped, UInt8
+from PIL import Image
+
+from asymseg.data.pixels import Pixels, open_pixels
+from asymseg.errors import CheckpointError, ConfigError, DataError, ExportError
+from asymseg.model.info import ModelInfo, read_description
+from asymseg.model.seeing import Average, Form, Mode, Weighting
+from asymseg.model.signature import INPUT, KEY, Signature
+from asymseg.prediction.device import Device
+from asymseg.prediction.maps import best_classes, rescaled, resized, softmax
+from asymseg.prediction.result import Result
+from asymseg.prediction.windows import make_axis
+
+ImageSource = str | Path | Image.Image | np.ndarray
+
+_SHORTAGE = ("bad allocation", "bad_alloc", "allocate memory", "out of memory")
+_LEAST = np.finfo(np.float32).tiny
+_PIXELS_TOGETHER = {"cpu": 2**18, "cuda": 2**22}
+"""Of images that go through a file together; one always does."""
+
+
+class OnnxPredictor:
+    """What `asymseg.load("model.onnx")` gives: the surface of `Predictor`, with arrays where that has tensors.
+
+    It says what the network would that the file was made of: its logits to 1e-4 of the largest, and so the same classes
+    but where two are as good. A file that gives class maps, takes bytes or takes one size alone can do less, and says
+    in one line what it is asked in vain. Of an image the scores of all classes are held at its full size; what is too
+    large for that is for the model's folder.
+
+    Args:
+        path: A file that `asymseg export` wrote.
+        device: cpu, cuda, or auto, which is CUDA where this onnxruntime has it.
+
+    Raises:
+        CheckpointError: A file that is damaged, or of another origin.
+        ConfigError: A device that is not there.
+        ExportError: onnxruntime is missing.
+    """
+
+    def __init__(self, path: str | Path, device: Device = "auto") -> None:
+        self.path = Path(path)
+        self.session = _open_session(self.path, device)
+        self.device = "cuda" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+        text = self.session.get_modelmeta().custom_metadata_map.get(KEY)
+        if text is None:
+            raise CheckpointError(
+                f"{path}: an ONNX file that asymseg did not write, so what its classes and preprocessing are is not "
+                "known; write it by asymseg export"
+            )
+        content = read_description(text, str(path))
+        self.info = ModelInfo.from_description(content, str(path))
+        self.signature = Signature.from_description(content, str(path))
+        self.settings: dict[str, Any] = content["network"]
+        self.parameters = int(content.get("parameters", 0))
+        """Of the network; 0 where the file does not say."""
+
+    def seeing(
+        self,
+        *,
+        mode: Mode | None = None,
+        window: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+        weighting: Weighting | None = None,
+        scales: tuple[float, ...] | None = None,
+        flip: bool | None = None,
+        average: Average | None = None,
+    ) -> "OnnxPredictor":
+        """The same predictor, to see images otherwise: the words are those of `Seeing`, None keeps the model's own.
+
+        Raises ConfigError.
+        """
+        other = copy.copy(self)
+        seeing = self.info.seeing.changed(mode, window, stride, weighting, scales, flip, average)
+        other.info = replace(self.info, seeing=seeing)
+        return other
+
+    def __call__(self, source: ImageSource, *, keep: bool = True) -> Result:
+        """Predict a path, a PIL image, or an array H W 3 of bytes or of floats 0..1.
+
+        With `keep` the scores of all classes are held, so that the probabilities can be had later; without, the image
+        is seen again should they be asked for. Raises DataError, and ConfigError for what the file cannot give.
+        """
+        return self._results([open_pixels(source, len(self.info.mean))], keep)[0]
+
+    def several(self, images: Sequence[ImageSource]) -> list[Result]:
+        """What calling the predictor gives for each; images of one size go through the file together."""
+        opened = [open_pixels(source, len(self.info.mean)) for source in images]
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for number, pixels in enumerate(opened):
+            alike.setdefault(pixels.shape, []).append(number)
+        results: dict[int, Result] = {}
+        for (height, width, _), numbers in alike.items():
+            step = max(1, _PIXELS_TOGETHER[self.device] // (height * width))
+            for first in range(0, len(numbers), step):
+                group = numbers[first : first + step]
+                said = self._results([opened[number] for number in group], keep=True)
+                results |= dict(zip(group, said, strict=True))
+        return [results[number] for number in range(len(opened))]
+
+    def class_map(self, image: Pixels) -> UInt8[np.ndarray, "h w"]:
+        """Class ids of an image H W C from `read_pixels`."""
+        return self._results([image], keep=False)[0].mask
+
+    def class_map_and_confidence(self, image: Pixels) -> tuple[UInt8[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+        """What `class_map` gives, and the probability of each pixel's class."""
+        scores, are_logits = self._look([image])
+        return best_classes(scores[0]), _shares(scores[0], are_logits).max(axis=0)
+
+    def probabilities(self, image: Pixels) -> Float32[np.ndarray, "n h w"]:
+        """Class probabilities at the image's own size, over the model's windows, scales and flips."""
+        scores, are_logits = self._look([image])
+        return _shares(scores[0], are_logits)
+
+    @property
+    def attends(self) -> bool:
+        """Whether results have `attention`: never."""
+        return False
+
+    def _results(self, images: Sequence[Pixels], keep: bool) -> list[Result]:
+        """Of images of one size."""
+        if self.signature.output == "class_map":
+            stack = self._stack(images)
+            self._check(self.info.seeing.forms((stack.shape[2], stack.shape[3])))
+            return [self._result(image, mask) for image, mask in zip(images, self._run(stack), strict=True)]
+        scores, are_logits = self._look(images)
+        if not keep:
+            return [self._result(image, best_classes(each)) for image, each in zip(images, scores, strict=True)]
+        results = []
+        for image, each in zip(images, scores, strict=True):
+            own = each if len(images) == 1 else each.copy()  # for one may outlive the others
+            results.append(self._result(image, best_classes(own), own, are_logits))
+        return results
+
+    def _result(
+        self, image: Pixels, mask: np.ndarray, scores: np.ndarray | None = None, are_logits: bool = True
+    ) -> Result:
+        """With `scores` the probabilities are made of these; without, the image is seen again."""
+        classes, picture = self.info.classes, image.transpose(2, 0, 1)
+        if scores is None:
+            return Result(mask, classes, picture, partial(self.probabilities, image), self._no_attention)
+        shares = partial(_shares, scores, are_logits)
+        return Result(mask, classes, picture, shares, self._no_attention, rows=shares, held=scores.nbytes)
+
+    def _no_attention(self) -> NoReturn:
+        raise ConfigError(f"{self.path}: the insides of its blocks are not in the file; ask the model's folder")
+
+    def _look(self, images: Sequence[Pixels]) -> tuple[Float32[np.ndarray, "b n h w"], bool]:
+        """The scores of images of one size over all forms, and whether these are logits rather than probabilities."""
+        if self.signature.output == "class_map":
+            raise ConfigError(f"{self.path}: gives class maps and no probabilities; export it with --output logits")
+        try:
+            return self._joined(self._stack(images))
+        except MemoryError:
+            height, width = images[0].shape[:2]
+            raise ConfigError(
+                f"{len(self.info.classes)} classes at {height}x{width} pixels do not fit into memory; use --mode slide "
+                "or a smaller --window, or the model's folder, which needs less"
+            ) from None
+
+    def _joined(self, stack: Shaped[np.ndarray, "b c h w"]) -> tuple[Float32[np.ndarray, "b n h w"], bool]:
+        size, seeing = (stack.shape[2], stack.shape[3]), self.info.seeing
+        forms = seeing.forms(size)
+        self._check(forms)
+        shares_of_windows = seeing.average == "probabilities"
+        as_logits = seeing.average == "logits" or (len(forms) == 1 and (forms[0].whole or not shares_of_windows))
+        total: np.ndarray | None = None
+        for form in forms:
+            x = stack if form.seen == size else rescaled(stack, form.seen)
+            x = x[..., ::-1] if form.mirrored else x
+            scores = self.logits(x) if form.whole else self._blended(x, shares_of_windows)
+            scores = resized(scores, size, bool(self.settings.get("align_corners", False)))
+            scores = scores[..., ::-1] if form.mirrored else scores
+            if not as_logits and (form.whole or not shares_of_windows):
+                scores = softmax(scores)
+            total = scores if total is None else total + scores
+        assert total is not None  # there is always a scale
+        return total / np.float32(len(forms)) if len(forms) > 1 else total, as_logits
+
+    def _blended(self, x: Shaped[np.ndarray, "b c h w"], by_shares: bool) -> Float32[np.ndarray, "b n h w"]:
+        """What the file says of overlapping windows, each weighted as `make_axis` says."""
+        seeing = self.info.seeing
+        down, across = (
+            make_axis(side, window, step, seeing.weighting)
+            for side, window, step in zip(x.shape[2:], seeing.window, seeing.steps, strict=True)
+        )
+        total = np.zeros((len(x), len(self.info.classes), *x.shape[2:]), dtype=np.float32)
+        for row, top in enumerate(down.starts):
+            for column, left in enumerate(across.starts):
+                window = (..., slice(top, top + down.window), slice(left, left + across.window))
+                said = self.logits(x[window])
+                weights = down.share(row)[:, None] * across.share(column)
+                total[window] += weights * (softmax(said) if by_shares else said)
+        return total
+
+    def logits(self, x: Shaped[np.ndarray, "b c h w"]) -> Float32[np.ndarray, "b n h w"]:
+        """What the file says of images as it takes them; the logarithms, where it gives probabilities.
+
+        These are the logits but for a number that all classes of a pixel share. It is gone after every softmax and arg
+        max, and neither a blend nor a resize parts classes by it.
+        """
+        said = self._run(x)
+        return np.log(np.maximum(said, _LEAST)) if self.signature.output == "probabilities" else said
+
+    def _run(self, x: Shaped[np.ndarray, "b c h w"]) -> np.ndarray:
+        try:
+            said: np.ndarray = self.session.run(None, {INPUT: np.ascontiguousarray(x)})[0]
+        except Exception as error:  # onnxruntime's own kind for all that goes wrong, memory among it
+            if not any(words in str(error) for words in _SHORTAGE):
+                raise
+            raise MemoryError(str(error)) from None
+        return said
+
+    def no_bytes(self) -> DataError:
+        """What is wrong where the file takes bytes and an image has other numbers."""
+        return DataError(
+            f"{self.path}: takes images of 8 bit at their own size; save the image so and see it at --scales 1, or "
+            "export the model without --from_bytes"
+        )
+
+    def _stack(self, images: Sequence[Pixels]) -> Shaped[np.ndarray, "b c h w"]:
+        """Images as the file takes them: bytes, or normalised numbers."""
+        stack = np.stack([image.transpose(2, 0, 1) for image in images])  # h w c -> b c h w
+        if self.signature.from_bytes:
+            if stack.dtype != np.uint8 or self.info.seeing.scales != (1.0,):
+                raise self.no_bytes()
+            return stack
+        scaled = stack.astype(np.float32)
+        if stack.dtype == np.uint8:
+            scaled /= 255
+        if self.info.channel_order == "BGR":
+            scaled = scaled[:, ::-1]
+        mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (self.info.mean, self.info.std))
+        return (scaled - mean) / std
+
+    def _check(self, forms: Sequence[Form]) -> None:
+        """Raises ConfigError where the file cannot take or give what this way of seeing needs."""
+        takes = self.signature.size
+        for form in forms:
+            if takes is not None and form.shown != takes:
+                shown = f"{form.shown[0]}x{form.shown[1]}"
+                raise ConfigError(
+                    f"{self.path}: takes {takes[0]}x{takes[1]} pixels alone, and would be shown {shown}; "
+                    f"use --mode slide --window {takes[0]} {takes[1]} for larger images, or export it without --size"
+                )
+        at_once = len(forms) == 1 and forms[0].whole and self.info.seeing.scales == (1.0,)
+        if self.signature.output == "class_map" and not at_once:
+            raise ConfigError(
+                f"{self.path}: gives class maps, which cannot be joined; use --mode whole --scales 1 --no-flip, or "
+                "export it with --output logits"
+            )
+
+
+def _shares(
+    scores: Float32[np.ndarray, "n h w"], are_logits: bool, rows: slice = slice(None)
+) -> Float32[np.ndarray, "n _ w"]:
+    """The probabilities, of some rows or all."""
+    return softmax(scores[None, :, rows])[0] if are_logits else scores[:, rows]
+
+
+def _open_session(path: Path, device: Device) -> Any:
+    """onnxruntime's session. Raises as `OnnxPredictor` says."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError('ONNX files need onnxruntime; pip install "asymseg[export]"') from None
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device = {device!r} is none that ONNX files run on; try auto, cpu or cuda")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; asymseg export writes them")
+    onnxruntime.set_default_logger_severity(3)  # it warns of each kind of GPU that is not there
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise ConfigError("device = 'cuda' cannot be used here: this onnxruntime has no CUDA; try auto or cpu")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else None
+    try:
+        return onnxruntime.InferenceSession(path, providers=providers or ["CPUExecutionProvider"])
+    except Exception as error:  # it has a kind of error for each way in which a file can be damaged
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not readable by onnxruntime ({reason}); export it again") from None

@@ -1,0 +1,324 @@
+"""An exported file as a predictor: what the torch predictor gives of the same network, without torch."""
+
+import json
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+import asymseg
+from asymseg.classes import Classes
+from asymseg.errors import CheckpointError, ConfigError, DataError
+from asymseg.model.info import ModelInfo
+from asymseg.model.seeing import Seeing
+from asymseg.prediction.maps import best_classes, rescaled, resized
+from asymseg.prediction.on_torch import on_torch
+from asymseg.prediction.predict import Predictor
+from asymseg.prediction.result import Result
+from asymseg.prediction.runtime import OnnxPredictor
+
+INFO = ModelInfo(Classes(("red", "green", "blue", "grey")), (0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
+
+
+class Small(nn.Module):
+    """Four classes from the neighbourhood of each pixel, with logits far enough apart to matter."""
+
+    def __init__(self, align_corners: bool = False) -> None:
+        super().__init__()
+        self.align_corners = align_corners
+        self.layer = nn.Conv2d(3, 4, 3, padding=1)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.layer.parameters():
+            nn.init.normal_(parameter, generator=generator)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layer(images)
+
+
+def write(path: Path, network: Small, info: ModelInfo = INFO, **signature: Any) -> Path:
+    """The network as a file, put together by hand so that a test takes no second."""
+    signature = {"output": "logits", "from_bytes": False, "size": None, "half": False} | signature
+    mean, std = (255 * np.array(v, np.float32).reshape(1, 3, 1, 1) for v in (info.mean, info.std))
+    constants = {"w": network.layer.weight.detach().numpy(), "b": network.layer.bias.detach().numpy()}
+    nodes, x = [], "image"
+    if signature["from_bytes"]:
+        order = np.array([2, 1, 0] if info.channel_order == "BGR" else [0, 1, 2])
+        constants |= {"mean": mean, "std": std, "order": order}
+        nodes += [helper.make_node("Gather", ["image", "order"], ["rgb"], axis=1)]
+        nodes += [helper.make_node("Cast", ["rgb"], ["numbers"], to=TensorProto.FLOAT)]
+        nodes += [helper.make_node("Sub", ["numbers", "mean"], ["centred"])]
+        nodes += [helper.make_node("Div", ["centred", "std"], ["normal"])]
+        x = "normal"
+    nodes.append(helper.make_node("Conv", [x, "w", "b"], ["logits"], pads=[1, 1, 1, 1]))
+    if signature["output"] == "probabilities":
+        nodes.append(helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1))
+    if signature["output"] == "class_map":
+        nodes.append(helper.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0))
+        nodes.append(helper.make_node("Cast", ["ids"], ["class_map"], to=TensorProto.UINT8))
+    kind = TensorProto.UINT8 if signature["from_bytes"] else TensorProto.FLOAT
+    size = signature["size"] or ("h", "w")
+    is_map = signature["output"] == "class_map"
+    given = helper.make_tensor_value_info("image", kind, ["b", 3, *size])
+    gives = helper.make_tensor_value_info(
+        signature["output"], TensorProto.UINT8 if is_map else TensorProto.FLOAT, ["b", *(() if is_map else (4,)), *size]
+    )
+    weights = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    model = helper.make_model(
+        helper.make_graph(nodes, "small", [given], [gives], weights), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    model.ir_version = 10
+    content = info.describe({"align_corners": network.align_corners}) | {"signature": signature, "parameters": 112}
+    helper.set_model_props(model, {"asymseg": json.dumps(content)})
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the network as files of several kinds."""
+    folder = tmp_path_factory.mktemp("files")
+    write(folder / "logits.onnx", Small())
+    write(folder / "aligned.onnx", Small(align_corners=True))
+    for name, signature in {
+        "bytes": {"from_bytes": True},
+        "probabilities": {"output": "probabilities"},
+        "class_map": {"output": "class_map"},
+        "fixed": {"size": (20, 30)},
+    }.items():
+        write(folder / f"{name}.onnx", Small(), **signature)
+    return folder
+
+
+def picture(height: int = 37, width: int = 50, seed: int = 4) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def same(given: Result, expected: Result) -> None:
+    """Equal probabilities, and equal classes but where two are as good."""
+    shares = expected.probabilities
+    np.testing.assert_allclose(given.probabilities, shares, atol=2e-5)
+    first, second = np.sort(shares, axis=0)[-2:][::-1]
+    sure = first - second > 1e-4
+    np.testing.assert_array_equal(given.mask[sure], expected.mask[sure])
+    np.testing.assert_array_equal(given.image, expected.image)
+
+
+seeings = st.builds(
+    lambda **given: given,
+    mode=st.sampled_from(["whole", "slide"]),
+    window=st.tuples(st.integers(4, 40), st.integers(4, 40)),
+    weighting=st.sampled_from(["flat", "tapered"]),
+    scales=st.lists(st.sampled_from([0.3, 0.5, 0.75, 1.0, 1.5, 2.0]), min_size=1, max_size=3).map(tuple),
+    flip=st.booleans(),
+    average=st.sampled_from(["probabilities", "logits", "mixed"]),
+)
+
+
+@pytest.mark.parametrize("kind", ["logits", "aligned", "probabilities"])
+@given(height=st.integers(1, 45), width=st.integers(5, 45), seeing=seeings, floats=st.booleans())  # see below
+@settings(max_examples=15, deadline=None, derandomize=True)
+def test_any_way_of_seeing_is_the_torch_predictors(files, kind, height, width, seeing, floats):
+    image = picture(height, width)
+    image = image.astype(np.float32) / 255 if floats else image
+    info = replace(INFO, seeing=Seeing(**seeing))
+    predictor = OnnxPredictor(files / f"{kind}.onnx", "cpu")
+    predictor.info = info
+    expected = Predictor(Small(align_corners=kind == "aligned"), info, "cpu")(image)
+    same(predictor(image), expected)
+    same(predictor(image, keep=False), expected)
+
+
+def by_hand(length: int, target: int) -> np.ndarray:
+    """The weights of an antialiased bilinear resize: a tent as wide as a target pixel, at least two source pixels."""
+    width = max(length / target, 1.0)
+    middles = (np.arange(target) + 0.5) * (length / target)
+    weights = np.maximum(0, 1 - np.abs(np.arange(length) + 0.5 - middles[:, None]) / width)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (37, 1), (9, 11), (50, 20), (100, 75)])
+def test_images_are_resized_by_the_equation(size):
+    """Of a single column torch's own antialias gives something else, so that is not compared with torch above."""
+    images = np.random.default_rng(0).normal(size=(2, 3, 37, 21)).astype(np.float32)
+    expected = np.einsum("ij,bcjk,lk->bcil", by_hand(37, size[0]), images, by_hand(21, size[1]))
+    np.testing.assert_allclose(rescaled(images, size), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (37, 1), (9, 11), (50, 20), (100, 75)])
+def test_maps_are_resized_as_by_torch(size, align_corners):
+    maps = np.random.default_rng(0).normal(size=(2, 3, 37, 21)).astype(np.float32)
+    expected = nn.functional.interpolate(torch.from_numpy(maps), size, mode="bilinear", align_corners=align_corners)
+    np.testing.assert_allclose(resized(maps, size, align_corners), expected.numpy(), atol=1e-5)
+
+
+def test_the_first_of_equal_classes_is_taken():
+    scores = np.random.default_rng(0).integers(0, 3, (5, 9, 8)).astype(np.float32)
+    np.testing.assert_array_equal(best_classes(scores), scores.argmax(axis=0))
+
+
+def test_a_file_that_takes_bytes_says_the_same(files):
+    predictor, expected = OnnxPredictor(files / "bytes.onnx", "cpu"), Predictor(Small(), INFO, "cpu")
+    same(predictor(picture()), expected(picture()))
+    slid = {"mode": "slide", "window": (16, 20), "flip": True, "average": "logits"}
+    same(predictor.seeing(**slid)(picture()), expected.seeing(**slid)(picture()))
+
+
+def test_channels_come_in_the_models_order(tmp_path):
+    info = replace(INFO, channel_order="BGR")
+    for name, from_bytes in (("numbers.onnx", False), ("bytes.onnx", True)):
+        predictor = OnnxPredictor(write(tmp_path / name, Small(), info, from_bytes=from_bytes), "cpu")
+        same(predictor(picture()), Predictor(Small(), info, "cpu")(picture()))
+        same(on_torch(predictor)(picture()), Predictor(Small(), info, "cpu")(picture()))
+
+
+def test_class_maps_are_all_that_such_a_file_gives(files):
+    predictor = OnnxPredictor(files / "class_map.onnx", "cpu")
+    result = predictor(picture())
+    np.testing.assert_array_equal(result.mask, Predictor(Small(), INFO, "cpu")(picture()).mask)
+    with pytest.raises(ConfigError, match="--output logits"):
+        _ = result.probabilities
+    for seeing in ({"flip": True}, {"scales": (0.5,)}, {"mode": "slide", "window": (9, 9)}):
+        with pytest.raises(ConfigError, match="cannot be joined"):
+            predictor.seeing(**seeing)(picture())
+    with pytest.raises(ConfigError, match="no scores"):
+        on_torch(predictor)
+
+
+def test_a_file_of_one_size_takes_windows_of_it(files):
+    predictor = OnnxPredictor(files / "fixed.onnx", "cpu")
+    with pytest.raises(ConfigError, match="takes 20x30 pixels alone, and would be shown 37x50; use --mode slide --win"):
+        predictor(picture())
+    slid = {"mode": "slide", "window": (20, 30)}
+    same(predictor.seeing(**slid)(picture()), Predictor(Small(), INFO, "cpu").seeing(**slid)(picture()))
+    with pytest.raises(ConfigError, match="would be shown 19x30"):
+        predictor.seeing(**slid)(picture(19, 50))
+
+
+def test_other_numbers_than_bytes_are_refused_by_a_file_that_takes_bytes(files):
+    predictor = OnnxPredictor(files / "bytes.onnx", "cpu")
+    for ask in (predictor, on_torch(predictor)):
+        with pytest.raises(DataError, match="8 bit"):
+            ask(picture().astype(np.float32) / 254)
+        with pytest.raises(DataError, match="8 bit"):
+            ask.seeing(scales=(0.5, 1.0))(picture())
+
+
+def test_several_are_as_one_by_one(files):
+    predictor = OnnxPredictor(files / "logits.onnx", "cpu").seeing(flip=True)
+    images = [picture(seed=1), picture(20, 30), picture(seed=2), picture(50, 37)]
+    for result, image in zip(predictor.several(images), images, strict=True):
+        same(result, predictor(image))
+    assert predictor.several([]) == []
+
+
+def test_a_result_tells_of_one_pixel_and_travels(files):
+    for seeing in ({}, {"flip": True}):
+        result = OnnxPredictor(files / "logits.onnx", "cpu").seeing(**seeing)(picture())
+        at = result.probabilities_at(30, 41)
+        sent = pickle.loads(pickle.dumps(result))
+        np.testing.assert_allclose(at, result.probabilities[:, 30, 41], atol=1e-6)
+        np.testing.assert_array_equal(sent.probabilities, result.probabilities)
+
+
+def test_class_map_and_confidence(files):
+    predictor, whole = OnnxPredictor(files / "logits.onnx", "cpu"), Predictor(Small(), INFO, "cpu")(picture())
+    mask, sure = predictor.class_map_and_confidence(picture())
+    np.testing.assert_array_equal(mask, predictor.class_map(picture()))
+    np.testing.assert_allclose(sure, whole.probabilities.max(axis=0), atol=1e-5)
+
+
+def test_the_file_as_a_network_says_the_same_to_all_that_takes_tensors(files):
+    predictor = OnnxPredictor(files / "logits.onnx", "cpu")
+    wrapped, image = on_torch(predictor), torch.from_numpy(picture()).permute(2, 0, 1)
+    expected = Predictor(Small(), INFO, "cpu").class_map_and_confidence(image)
+    for said, wanted in zip(wrapped.class_map_and_confidence(image), expected, strict=True):
+        torch.testing.assert_close(said, wanted, rtol=0, atol=1e-5)
+    assert wrapped.parameters == predictor.parameters == 112
+    assert on_torch(wrapped) is wrapped
+
+
+def test_what_no_file_can_tell(files):
+    with pytest.raises(ConfigError, match=r"logits.onnx: the insides of its blocks are not in the file"):
+        OnnxPredictor(files / "logits.onnx", "cpu")(picture()).attention(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"compile": True}, "leave them out"), ({"precision": "bf16"}, "leave them out"), ({"fold": False}, "leave them")],
+)
+def test_settings_without_effect_are_refused(files, settings, message):
+    with pytest.raises(ConfigError, match=message):
+        asymseg.load(files / "logits.onnx", **settings)
+
+
+@pytest.mark.parametrize(("device", "message"), [("mps", "none that ONNX"), ("cuda", "no CUDA"), ("cuda:1", "none")])
+def test_devices_that_are_not_there(files, device, message):
+    with pytest.raises(ConfigError, match=message):
+        asymseg.load(files / "logits.onnx", device)
+
+
+def test_files_that_cannot_be_used_are_told_in_a_line(files, tmp_path):
+    def fault(path: Path) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            asymseg.load(path)
+        assert len(str(caught.value).splitlines()) == 1
+        return str(caught.value)
+
+    assert "no such file" in fault(tmp_path / "a.onnx")
+    content = (files / "logits.onnx").read_bytes()
+    (tmp_path / "cut.onnx").write_bytes(content[: len(content) // 3])
+    assert "not readable by onnxruntime" in fault(tmp_path / "cut.onnx")
+    model = onnx.load(files / "logits.onnx")
+    for text, message in (
+        ("{", "not readable as JSON"),
+        ('{"format": "else"}', "not the description"),
+        (json.dumps(INFO.describe({})), "what it takes and gives"),
+    ):
+        helper.set_model_props(model, {"asymseg": text})
+        onnx.save(model, tmp_path / "told.onnx")
+        assert message in fault(tmp_path / "told.onnx")
+    helper.set_model_props(model, {})
+    onnx.save(model, tmp_path / "bare.onnx")
+    assert "asymseg did not write" in fault(tmp_path / "bare.onnx")
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in {"torch", "torchvision", "timm", "accelerate"}:
+            raise ImportError(name + " is blocked")
+sys.meta_path.insert(0, Block())
+sys.argv = ["asymseg", *sys.argv[1:]]
+from asymseg.cli import main
+try:
+    main()
+finally:
+    assert "torch" not in sys.modules
+"""
+
+
+def test_the_command_line_predicts_where_there_is_no_torch(files, tmp_path):
+    np.save(tmp_path / "a.npy", picture())
+    command = ["predict", str(files / "logits.onnx"), str(tmp_path / "a.npy"), "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, *command, "--probabilities"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 predicted, 0 failed" in done.stdout + done.stderr
+    expected = Predictor(Small(), INFO, "cpu")(picture())
+    shares = np.load(tmp_path / "out" / "a_probabilities.npz")["probabilities"]
+    np.testing.assert_allclose(shares, expected.probabilities, atol=1e-3)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "a_overlay.jpg", "a_probabilities.npz"}
