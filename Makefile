@@ -2,7 +2,7 @@
 PYTHON ?= $(shell python3.11 -c "" 2>/dev/null && echo python3.11 || echo python3)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format docs clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -14,7 +14,8 @@ setup: .venv/.complete ## Install the library and its tools into .venv, at the v
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asymseg needs Python 3.11 or newer; name one with make PYTHON=...")'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" # the first that knows --group
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[raster,video,formats,export,serve]" --group test --group lint
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[raster,video,formats,export,serve]" \
+		--group test --group lint --group docs
 	@touch $@
 
 demo: setup ## Train on the built-in scenes with and without long-range context, and compare
@@ -37,7 +38,11 @@ format: setup ## Sort imports and lay out the code
 	@$(BIN)/ruff check --select I --fix
 	@$(BIN)/ruff format
 
-clean: ## Remove .venv, demo/ and all caches
-	@echo "Removing .venv, demo/, build output and caches"
-	@rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+docs: setup ## Build the documentation into site/; nothing in it is loaded from elsewhere when it is read
+	@echo "Building the documentation; open site/index.html"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+clean: ## Remove .venv, demo/, site/ and all caches
+	@echo "Removing .venv, demo/, site/, build output and caches"
+	@rm -rf .venv demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find src tests -name __pycache__ -prune -exec rm -rf {} +
