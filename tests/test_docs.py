@@ -10,11 +10,15 @@ import importlib
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html.parser import HTMLParser
 from pathlib import Path
 
 import av
@@ -25,6 +29,7 @@ import yaml
 from jaxtyping import UInt8
 from PIL import Image
 
+import asymseg
 from asymseg.classes import Classes
 from asymseg.cli import app, main
 from asymseg.config import make_config
@@ -167,7 +172,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def write_raster(path: Path, pixels: UInt8[np.ndarray, "h w 3"]) -> None:
-    place = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(390_000, 5_820_000, 0.5, 0.5)}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(0.5, 0, 390_000, 0, -0.5, 5_820_000)}
     height, width, _ = pixels.shape
     with rasterio.open(
         path, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", **place
@@ -222,3 +227,108 @@ def test_the_world_is_what_the_start_says(world: Path) -> None:
     assert len(list((world / "predictions").glob("*_overlay.jpg"))) == 2
     assert (world / "runs/scenes/best/evaluation-test/report.html").is_file()
     assert np.asarray(Image.open(world / "predictions/0000.png")).shape == (96, 192)
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it: with --strict, so that a link or an anchor that leads nowhere is an error."""
+    mkdocs = pytest.importorskip("mkdocs.__main__", reason="the site is built by the group docs")
+    folder = tmp_path_factory.mktemp("site")
+    arguments = ["build", "--strict", "--quiet", "--config-file", str(ROOT / "mkdocs.yml"), "--site-dir", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT / "src")}
+    built = subprocess.run(
+        [sys.executable, "-m", mkdocs.__name__.partition(".")[0], *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+class Resources(HTMLParser):
+    """What a page loads by itself when it is opened; links that a reader may follow are none of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "link" and values.get("rel") in ("stylesheet", "icon", "preload", "preconnect", "modulepreload"):
+            self.found.append(values.get("href", ""))
+        if tag in ("script", "img", "iframe", "source", "video", "audio", "embed", "object", "use"):
+            self.found += [values[name] for name in ("src", "srcset", "data", "href", "xlink:href") if name in values]
+
+
+def loaded_by(page: Path) -> list[str]:
+    reader = Resources()
+    text = page.read_text(encoding="utf-8")
+    reader.feed(text)
+    return [*reader.found, *re.findall(r"url\(([^)]*)\)", text)]
+
+
+def from_elsewhere(address: str) -> bool:
+    return address.strip("'\" ").startswith(("http:", "https:", "//"))
+
+
+def test_nothing_on_the_site_is_loaded_from_elsewhere(site: Path) -> None:
+    pages = [page for page in site.rglob("*.html")]
+    assert len(pages) > 15
+    assert sum(len(loaded_by(page)) for page in pages) > 2 * len(pages)
+    assert not [(page.name, address) for page in pages for address in loaded_by(page) if from_elsewhere(address)]
+    for sheet in site.rglob("*.css"):
+        text = sheet.read_text(encoding="utf-8")
+        assert not [url for url in re.findall(r"url\(([^)]*)\)|@import ([^;]*)", text) if any(map(from_elsewhere, url))]
+
+
+def test_what_a_page_of_elsewhere_would_load_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<script src="//x/a.js"></script><a href="https://x">go</a><i style="background:url(http://x/i)">')
+    assert [address for address in loaded_by(page) if from_elsewhere(address)] == ["//x/a.js", "http://x/i"]
+
+
+def test_equations_are_drawn_and_none_is_left_as_tex(site: Path) -> None:
+    text = (site / "paper.html").read_text(encoding="utf-8")
+    assert text.count('<svg class="tex"') > 30
+    assert 'aria-label="P_s(X) = R_s X C_s^\\top"' in text
+    for page in site.rglob("*.html"):
+        assert "arithmatex" not in page.read_text(encoding="utf-8"), page
+
+
+def test_the_site_documents_every_public_name(site: Path) -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in (site / "api").glob("*.html"))
+    errors = {name for name in asymseg.__all__ if name.endswith("Error")}
+    for name in set(asymseg.__all__) - errors - {"__version__"}:
+        assert f'id="asymseg.{name}"' in text, name
+
+
+def test_every_message_belongs_to_a_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    messages = importlib.import_module("messages")
+    page = (ROOT / "docs" / "errors.md").read_text(encoding="utf-8")
+    missing = messages.raising_files() - messages.listed_files(page)
+    assert not missing, f"name them in a family of docs/errors.md: {sorted(map(str, missing))}"
+    for kind in messages.ERRORS:
+        assert f"`{kind}`" in page or f"asymseg.{kind}`" in page
+
+
+def test_a_message_is_told_with_what_is_filled_in_left_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "hooks"))
+    messages = importlib.import_module("messages")
+    source = tmp_path / "code.py"
+    source.write_text('raise DataError(f"{path}: no {kind}" f"{more}; do " + "this")\nraise DataError(text)\n')
+    assert list(messages.messages(source)) == [("DataError", "…: no …; do this")]
+
+
+def test_the_diagrams_are_those_of_their_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ROOT / "docs" / "diagrams" / "draw.py"
+    for drawing in script.parent.glob("*.svg"):
+        shutil.copy(drawing, tmp_path / f"{drawing.stem}.before")
+    shutil.copy(script, tmp_path / "draw.py")
+    runpy.run_path(str(tmp_path / "draw.py"), run_name="__main__")
+    drawn = sorted(tmp_path.glob("*.svg"))
+    assert [path.stem for path in drawn] == sorted(path.stem for path in script.parent.glob("*.svg"))
+    for drawing in drawn:
+        assert drawing.read_text() == drawing.with_suffix(".before").read_text(), drawing.name

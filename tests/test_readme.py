@@ -1,58 +1,49 @@
-"""What README tells a reader to type works as it stands there."""
+"""README begins with three commands and leads on to the site; that all of it runs is in test_docs."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 
-from asymseg.cli import main
+from asymseg.cli import app, main
 
-README = Path(__file__).parents[1] / "README.md"
-FEWER = {  # flags that make a command of the README quick, and nothing else
-    "sample": ["--train", "8", "--val", "4", "--test", "2"],
-    "train": ["--train.steps", "2", "--train.batch_size", "4", "--data.workers", "0"],
-}
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {page: page.read_text(encoding="utf-8") for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+def test_it_begins_with_three_commands() -> None:
+    first = re.findall(r"```sh\n(.*?)```", README, flags=re.DOTALL)[0]
+    assert [line.split()[:2] for line in first.splitlines()] == [
+        ["asymseg", "sample"],
+        ["asymseg", "train"],
+        ["asymseg", "predict"],
+    ]
 
 
-def test_commands_and_python_run_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (commands,) = blocks("sh")
-    lines = [shlex.split(line) for line in commands.splitlines()]
-    assert [line[:2] for line in lines] == [["asymseg", "sample"], ["asymseg", "train"], ["asymseg", "predict"]]
-    for line in lines:
-        main(line[1:] + FEWER.get(line[1], []))
-    assert len(list((tmp_path / "predictions").glob("*.png"))) == 2
-
-    snippets = blocks("python")
-    assert len(snippets) == 5
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), {"__name__": "readme"})
-    assert (tmp_path / "overlay.png").is_file()
+def test_its_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", README)
+    assert len(links) > 10
+    assert not [link for link in links if not link.startswith("https://") and not (ROOT / link).exists()]
 
 
-def test_the_class_list_is_one_that_is_accepted(tmp_path: Path) -> None:
-    from asymseg.classes import Classes
-
-    (example,) = blocks("json")
-    path = tmp_path / "classes.json"
-    path.write_text(example)
-    classes = Classes.from_file(path)
-    assert classes.names == ("sky", "road")
-    assert classes.values == {7: 1, 23: 0}
+def test_every_page_of_the_site_can_be_reached() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in PAGES if path.name != "README.md"}
+    assert not [page for page in pages if page not in text]
 
 
 def test_every_flag_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    text = README.read_text(encoding="utf-8")
     capsys.readouterr()
-    for command in ("sample", "check", "train", "evaluate", "compare", "predict", "export", "import", "models"):
+    for command in [name for name in app if not name.startswith("-")]:
         main([command, "--help"])
+    for subject in ("blocks", "head", "network", "loader"):
+        main(["benchmark", subject, "--help"])
     help_text = capsys.readouterr().out
-    flags = set(re.findall(r"(?<![\w-])--[a-z][\w.-]+", text)) - {"--help"}
-    assert flags
-    for flag in flags:
-        assert flag.rstrip(".") in help_text, f"README names {flag}"
+    for page, text in PAGES.items():
+        for flag in set(re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]+)", text)) - OF_OTHERS:
+            assert flag.rstrip(".") in help_text, f"{page.name} names {flag}"
+
+
+OF_OTHERS = {"--help", "--shm-size", "--checkpoint", "--config-file"}
+"""Flags of docker and of the examples."""
