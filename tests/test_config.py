@@ -1,8 +1,11 @@
 """Settings: through YAML and back, every unknown key named with its nearest, every contradiction refused."""
 
+from typing import Literal, get_args, get_origin
+
 import pytest
 import yaml
 
+from asymseg.cli import main
 from asymseg.config import RECIPES, Config, make_config, read_config, recipe_names
 from asymseg.errors import ConfigError
 
@@ -129,3 +132,18 @@ def test_a_missing_file_names_the_recipes(tmp_path):
         ConfigError, match=r"nowhere: no such file, and no recipe of that name \(there are .*sample.*\)"
     ):
         read_config("nowhere")
+
+
+CHOICES = [
+    (section, name, value)
+    for section, config in Config.model_fields.items()
+    for name, knob in config.annotation.model_fields.items()
+    if get_origin(knob.annotation) is Literal
+    for value in get_args(knob.annotation)
+]
+
+
+@pytest.mark.parametrize(("section", "name", "value"), CHOICES)
+def test_every_choice_can_be_given_as_text_as_the_command_line_does(section, name, value, capsys):
+    main(["train", "DATA", f"--{section}.{name}", str(value), "--print-config"])
+    assert yaml.safe_load(capsys.readouterr().out)[section][name] == value

@@ -69,6 +69,12 @@ class ModelConfig(_Section):
     refine: bool = False
     """Two more 3x3 convolutions before the classifier, as in mmsegmentation's FCN and non-local networks."""
 
+    @field_validator("output_stride", mode="before")
+    @classmethod
+    def _from_text(cls, value: Any) -> Any:
+        """The command line gives text, which pydantic turns into numbers, but not into those of a Literal."""
+        return int(value) if isinstance(value, str) and value.isdecimal() else value
+
 
 class DataConfig(_Section):
     """Images, masks and augmentation."""
