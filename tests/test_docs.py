@@ -20,19 +20,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import av
+import httpx
 import numpy as np
 import pytest
 import rasterio
 import yaml
 from jaxtyping import UInt8
 from PIL import Image
+from selenium import webdriver
+from starlette.testclient import TestClient
 
 import asymseg
 from asymseg.classes import Classes
 from asymseg.cli import app, main
 from asymseg.config import make_config
+from asymseg.serving.app import make_app
+from asymseg.serving.examples import Examples
+from asymseg.serving.guard import Guard
+from asymseg.serving.room import Limits
+from asymseg.serving.service import Service
 
 ROOT = Path(__file__).parents[1]
 START = ROOT / "docs" / "start.md"
@@ -45,7 +54,9 @@ FEWER = {  # what makes a command quick, and changes nothing else
     "compare": {"--replicates": "50"},
 }
 SMALL = {"--config": "sample", "--data.crop_size": "32 48"}
-"""Where a page trains another network than that of the scenes."""
+"""Where a page trains another network than that of the scenes, and names no backbone."""
+UNTRAINED = {"--model.pretrained": "false", "--data.crop_size": "64 96", "--model.context_channels": "32"}
+"""Where it names one."""
 OUTPUTS = ("text", "json", "yaml")
 
 
@@ -85,7 +96,7 @@ def quicker(words: list[str]) -> list[str]:
     """The arguments of a command of asymseg, with fewer steps, images and draws."""
     flags = FEWER.get(words[0], {})
     if words[0] == "train" and "--config" not in words and "--resume" not in words:
-        flags = {**flags, **SMALL}
+        flags = {**flags, **(UNTRAINED if "--model.backbone" in words else SMALL)}
     if words[0] == "train" and "--print-config" in words:
         flags = {}
     kept: list[str] = []
@@ -133,6 +144,13 @@ def parse(words: list[str]) -> None:
             assert set(targets) <= set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
         case ["python", script, *_]:
             assert (ROOT / script).is_file(), words
+        case ["curl", *arguments]:
+            (address,) = (urlsplit(word) for word in arguments if word.startswith("http"))
+            routes = httpx.get("http://127.0.0.1:8000/openapi.json").json()["paths"]
+            (route,) = routes[address.path].values()
+            assert dict(parse_qsl(address.query)).keys() <= {each["name"] for each in route.get("parameters", [])}, (
+                words
+            )
         case _:
             raise AssertionError(f"what is {words[0]}? {words}")
 
@@ -189,10 +207,23 @@ def write_film(path: Path, picture: UInt8[np.ndarray, "h w 3"], frames: int = 3)
         container.mux(stream.encode())
 
 
+@pytest.fixture
+def served(world: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What httpx asks at the usual address is answered in this process, by the model of the scenes."""
+    service = Service({"scenes": str(world / "runs/scenes/best")}, "cpu", Limits())
+    with TestClient(Guard(make_app(service, Examples(None))), base_url="http://127.0.0.1:8000") as client:
+        for method in ("get", "post"):
+            monkeypatch.setattr(httpx, method, getattr(client, method))
+        yield
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_what_a_page_tells_to_type(
-    page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_shape_checks: None
+    page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
+    request.getfixturevalue("no_shape_checks")
+    if page.name == "serving.md":
+        request.getfixturevalue("served")
     shutil.copytree(world, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     names = {"__name__": page.stem}
@@ -332,3 +363,32 @@ def test_the_diagrams_are_those_of_their_script(tmp_path: Path, monkeypatch: pyt
     assert [path.stem for path in drawn] == sorted(path.stem for path in script.parent.glob("*.svg"))
     for drawing in drawn:
         assert drawing.read_text() == drawing.with_suffix(".before").read_text(), drawing.name
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("pages are looked at in chromium, by chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield running
+    running.quit()
+
+
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+
+
+@pytest.mark.parametrize("name", ["index.html", "paper.html", "errors.html", "api/training.html", "known-data.html"])
+def test_a_page_in_a_browser_asks_nobody_and_fits_a_phone(name: str, site: Path, browser: webdriver.Chrome) -> None:
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    browser.get((site / name).as_uri())
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= PHONE["width"]
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+    assert any(address.endswith(".css") for address in asked)
+    assert not [address for address in asked if not address.startswith(("file:", "data:", "blob:"))]

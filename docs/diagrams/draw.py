@@ -1,6 +1,6 @@
 """The diagrams of the site, as SVG that takes the page's colours: python docs/diagrams/draw.py
 
-Boxes stand on a grid of columns and rows; arrows go from one to another, straight or around one corner.
+Boxes stand on a grid of columns and rows; arrows go from one to another, straight or around corners.
 """
 
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 CELL = (132, 74)
-BOX = (112, 46)
+BOX = (116, 46)
 MARGIN = 12
 
 
@@ -51,7 +51,8 @@ def arrow(start: Box, end: Box, label: str = "", bend: str = "") -> str:
     elif abs(y1 - y0) < 1:
         points = [(x0 + (wide if x1 > x0 else -wide), y0), (x1 + (-wide if x1 > x0 else wide), y1)]
     else:
-        points = [(x0, y0 + (tall if y1 > y0 else -tall)), (x1, y1 + (-tall if y1 > y0 else tall))]
+        leave, reach, between = y0 + (tall if y1 > y0 else -tall), y1 + (-tall if y1 > y0 else tall), (y0 + y1) / 2
+        points = [(x0, leave), (x0, between), (x1, between), (x1, reach)] if x0 != x1 else [(x0, leave), (x1, reach)]
     path = "M" + " L".join(f"{x} {y}" for x, y in points)
     drawn = f'<path class="arrow" d="{path}" marker-end="url(#tip)"/>'
     if label:
@@ -150,8 +151,8 @@ def block() -> None:
 
 
 def stages() -> None:
-    names = ("classes, config", "blocks", "model", "data", "prediction", "evaluation", "training")
-    boxes = [Box(k % 4, k // 4 * 1.0, name) for k, name in enumerate(names)]
+    names = ("config", "blocks", "model", "data", "prediction", "evaluation", "training")
+    boxes = [Box(k % 4, k // 4, name) for k, name in enumerate(names)]
     leaving = [Box(3, 1, "benchmarking"), Box(0, 2, "exporting", "from prediction"), Box(1, 2, "serving")]
     cli = Box(3, 2, "cli", "sees everything")
     chain = [*boxes, leaving[0]]
@@ -166,6 +167,7 @@ def stages() -> None:
             *(arrow(one, two) for one, two in pairwise(chain[4:])),
             arrow(boxes[4], leaving[1]),
             arrow(leaving[1], leaving[2]),
+            arrow(boxes[3], boxes[4]),
         ),
     )
 
