@@ -31,7 +31,7 @@ ORDER = (
 
 ALLOWED = {stage: set(ORDER[: place + 1]) for place, stage in enumerate(ORDER)}
 ALLOWED["blocks"] = {"errors", "blocks"}
-ALLOWED["exporting"] = {*ORDER[: ORDER.index("prediction") + 1], "exporting"}
+ALLOWED["exporting"] = {*ORDER[: ORDER.index("evaluation") + 1], "exporting"}  # int8 is proven by its mean IoU
 ALLOWED["serving"] = {*ALLOWED["exporting"], "serving"}
 ALLOWED["cli"] = {*ORDER, "exporting", "serving", "cli"}
 ALLOWED["__main__"] = {"cli"}

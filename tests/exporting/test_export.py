@@ -105,7 +105,7 @@ def test_the_file_says_what_a_model_folder_says(exported):
     assert content["palette"] == [list(colour) for colour in CLASSES.palette]
     assert content["preprocessing"] == {"mean": list(INFO.mean), "std": list(INFO.std), "channel_order": "RGB"}
     assert (content["source"], content["license"], content["metrics"]) == ("made up", "Apache-2.0", {"miou": 0.5})
-    assert content["signature"] == {"output": "logits", "from_bytes": True, "size": None, "half": False}
+    assert content["signature"] == {"output": "logits", "from_bytes": True, "size": None, "half": False, "int8": False}
     proof = content["verification"]
     assert 0 < proof["largest_error"] <= 1e-4
     assert {tuple(case[1:3]) for case in proof["cases"]} == set(SIZES)
@@ -211,7 +211,7 @@ def test_a_network_that_says_nothing_is_compared_too():
 
 
 def test_what_cannot_be_is_said_in_a_line(network, tmp_path):
-    with pytest.raises(ConfigError, match=r"model\.bin: the suffix says no format; name it NAME\.onnx or NAME\.pt2"):
+    with pytest.raises(ConfigError, match=r"the suffix says no format; name it NAME.onnx or NAME.pt2 or NAME.xml"):
         export((network, INFO), tmp_path / "model.bin")
     with pytest.raises(ConfigError, match=r"model\.onnx: the format program has the suffix \.pt2"):
         export((network, INFO), tmp_path / "model.onnx", format="program")

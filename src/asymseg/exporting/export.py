@@ -1,15 +1,24 @@
 """Write a trained network for other runtimes, after a proof that the file computes the same."""
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from asymseg.atomic import atomic_file
+from asymseg.data.dataset import DataSet
 from asymseg.errors import ConfigError
 from asymseg.exporting.graph import Graph
 from asymseg.exporting.onnx_file import describe, make_onnx, open_onnx
+from asymseg.exporting.openvino_file import (
+    give_weights_their_name,
+    make_openvino,
+    open_openvino,
+    save_openvino,
+    weights_of,
+)
 from asymseg.exporting.program import (
     make_package,
     make_program,
@@ -18,7 +27,18 @@ from asymseg.exporting.program import (
     save_program,
     smallest_side,
 )
-from asymseg.exporting.verification import HALF_TOLERANCE, SIZES, TOLERANCE, Case, Run, summary, verify
+from asymseg.exporting.quantised import Quantisation, calibration_for, write_int8
+from asymseg.exporting.verification import (
+    HALF_TOLERANCE,
+    SIZES,
+    TOLERANCE,
+    Case,
+    Prove,
+    Run,
+    Tell,
+    summary,
+    verify,
+)
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import parameter_count
 from asymseg.model.folding import fold as fold_network
@@ -26,8 +46,8 @@ from asymseg.model.info import ModelInfo
 from asymseg.model.signature import Output, Signature
 from asymseg.model.source import open_model
 
-Format = Literal["onnx", "program", "aotinductor"]
-SUFFIXES: dict[str, Format] = {".onnx": "onnx", ".pt2": "program"}
+Format = Literal["onnx", "program", "aotinductor", "openvino"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "program": ".pt2", "aotinductor": ".pt2", "openvino": ".xml"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,8 @@ class Exported:
     cases: tuple[Case, ...]
     tolerance: float
     bytes: int
+    quantisation: Quantisation | None = None
+    """Of an int8 file: the mean IoU before and after. Its cases say that it runs, and how far its logits are off."""
 
 
 def export(
@@ -50,6 +72,10 @@ def export(
     from_bytes: bool = False,
     size: tuple[int, int] | None = None,
     half: bool = False,
+    int8: bool = False,
+    calibrate: str | Path | DataSet | None = None,
+    images: int = 100,
+    max_loss: float = 1.0,
     fold: bool = True,
     progress: Callable[[str], None] | None = None,
 ) -> Exported:
@@ -59,30 +85,42 @@ def export(
     it is run at all of `SIZES`, odd, tiny, wide and large ones, in batches of one and three, and compared with the
     network in its plain form. The network that is given stays as it was.
 
+    An int8 file is another network, and what stands for the comparison is the mean IoU on labelled images, before and
+    after; one that loses more than `max_loss` is not written. See `asymseg.exporting.quantised` for what is in int8.
+
     Args:
         model: What `asymseg.load` takes, or a network and what travels with it.
-        path: The file: NAME.onnx, or NAME.pt2 for PyTorch's exported program.
-        format: onnx, program or aotinductor (compiled for this kind of machine, also .pt2); by default as the suffix
-            says.
+        path: The file: NAME.onnx, NAME.pt2 for PyTorch's exported program, or NAME.xml for OpenVINO, whose weights
+            lie beside it in NAME.bin.
+        format: onnx, program, openvino or aotinductor (compiled for this kind of machine, also .pt2); by default as
+            the suffix says.
         output: logits, probabilities, or class_map, which is class ids as bytes.
         from_bytes: Take RGB bytes 0..255 and normalise them inside; otherwise the file takes normalised numbers.
         size: The one height and width to take, for runtimes that need to know; by default any.
         half: Compute in float16, for GPUs; input and output stay as they are.
+        int8: Compute most convolutions in int8, for CPUs; input and output stay as they are. ONNX alone.
+        calibrate: For int8, a data set or its folder: its train images give the ranges, its val images the mean IoU.
+        images: How many train images give the ranges.
+        max_loss: Points of mean IoU that int8 may cost.
         fold: Export the evaluation form, which has the same logits.
         progress: Told in a word what is being done.
 
     Raises:
-        ExportError: The file would not be equal, or a package is missing.
+        ExportError: The file would not be equal or loses too much, or a package is missing.
+        DataError: Images that cannot be used for int8.
         ConfigError: Options that contradict one another.
         CheckpointError: A model that cannot be loaded.
     """
     path = Path(path)
     format = _format_of(path, format)
     signature = _signature(output, from_bytes, size, half)
+    if int8:
+        _check_int8(format, size, half, calibrate, images, max_loss)
     tell = progress or (lambda _: None)
     network, info = model if isinstance(model, tuple) else open_model(model)
     network = copy.deepcopy(network).cpu().eval()
-    tolerance = HALF_TOLERANCE if half else TOLERANCE
+    calibration = calibration_for(info, calibrate, images, max_loss) if int8 else None
+    tolerance = math.inf if int8 else HALF_TOLERANCE if half else TOLERANCE
     plain = Graph(network, info, _signature(output, from_bytes, size, half=False))
     exported = fold_network(network) if fold and type(network) is ANNNet else copy.deepcopy(network)
     graph = Graph(exported, info, signature).eval().requires_grad_(False)
@@ -93,56 +131,86 @@ def export(
         content: dict[str, Any] = {
             **info.describe(network.settings),
             "parameters": parameter_count(network),
-            "signature": {"output": output, "from_bytes": from_bytes, "size": size, "half": half},
+            "signature": {"output": output, "from_bytes": from_bytes, "size": size, "half": half, "int8": int8},
         }
-        write = {"onnx": _write_onnx, "program": _write_program, "aotinductor": _write_package}[format]
-        cases = write(graph, content, temporary, tell, lambda run, least: verify(run, plain, tolerance, sizes, least))
+
+        def prove(run: Run, least: int) -> tuple[Case, ...]:
+            tell("comparing with the network")
+            return verify(run, plain, tolerance, sizes, least)
+
+        quantisation = None
+        if calibration is not None:
+            quantisation = write_int8(graph, calibration, temporary, tell)
+            cases = _prove_onnx(content | {"quantisation": asdict(quantisation)}, temporary, prove)
+        else:
+            write = {
+                "onnx": _write_onnx,
+                "program": _write_program,
+                "aotinductor": _write_package,
+                "openvino": _write_openvino,
+            }[format]
+            cases = write(graph, content, temporary, tell, prove)
         written = temporary.stat().st_size
-    return Exported(path, format, cases, tolerance, written)
+        if format == "openvino":
+            written += weights_of(temporary).stat().st_size
+            give_weights_their_name(temporary, path)
+    return Exported(path, format, cases, tolerance, written, quantisation)
 
 
-Verify = Callable[[Run, int], tuple[Case, ...]]
-"""Compares a loaded file with the plain network at all sizes from a least side on."""
-Tell = Callable[[str], None]
-
-
-def _write_onnx(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Verify) -> tuple[Case, ...]:
+def _write_onnx(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Prove) -> tuple[Case, ...]:
     import onnx
 
-    model = make_onnx(graph)
-    onnx.save(model, path)
-    tell("comparing with the network")
+    onnx.save(make_onnx(graph), path)
+    return _prove_onnx(content, path, prove)
+
+
+def _prove_onnx(content: dict[str, Any], path: Path, prove: Prove) -> tuple[Case, ...]:
+    import onnx
+
     cases = prove(open_onnx(path), 1)
+    model = onnx.load(path)
     describe(model, content | summary(cases))
     onnx.save(model, path)
     return cases
 
 
-def _write_program(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Verify) -> tuple[Case, ...]:
+def _write_program(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Prove) -> tuple[Case, ...]:
     program = make_program(graph)
     save_program(program, path, {})
-    tell("comparing with the network")
     cases = prove(open_program(path), smallest_side(program))
     save_program(program, path, content | summary(cases))
     return cases
 
 
-def _write_package(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Verify) -> tuple[Case, ...]:
+def _write_package(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Prove) -> tuple[Case, ...]:
     program = make_program(graph)
     tell("compiling")
     make_package(program, path)
-    tell("comparing with the network")
     return prove(open_package(path), smallest_side(program))
 
 
+def _write_openvino(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Prove) -> tuple[Case, ...]:
+    model = make_openvino(make_onnx(graph))
+    try:
+        save_openvino(model, path, {})
+        cases = prove(open_openvino(path), 1)
+        save_openvino(model, path, content | summary(cases))
+    except BaseException:
+        weights_of(path).unlink(missing_ok=True)
+        raise
+    return cases
+
+
 def _format_of(path: Path, wanted: Format | None) -> Format:
-    if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path}: the suffix says no format; name it {' or '.join('NAME' + end for end in SUFFIXES)}")
+    formats = [name for name, suffix in SUFFIXES.items() if suffix == path.suffix]
+    if not formats:
+        names = dict.fromkeys(f"NAME{suffix}" for suffix in SUFFIXES.values())
+        raise ConfigError(f"{path}: the suffix says no format; name it {' or '.join(names)}")
     if wanted is not None and wanted not in get_args(Format):
         raise ConfigError(f"format = {wanted!r} is not one of {', '.join(get_args(Format))}")
-    if wanted is not None and (wanted == "onnx") != (path.suffix == ".onnx"):
-        raise ConfigError(f"{path}: the format {wanted} has the suffix {'.onnx' if wanted == 'onnx' else '.pt2'}")
-    return wanted or SUFFIXES[path.suffix]
+    if wanted is not None and wanted not in formats:
+        raise ConfigError(f"{path}: the format {wanted} has the suffix {SUFFIXES[wanted]}")
+    return wanted or formats[0]
 
 
 def _signature(output: Output, from_bytes: bool, size: tuple[int, int] | None, half: bool) -> Signature:
@@ -151,3 +219,18 @@ def _signature(output: Output, from_bytes: bool, size: tuple[int, int] | None, h
     if size is not None and min(size) < 1:
         raise ConfigError(f"size must be a height and a width above 0, not {size[0]} {size[1]}")
     return Signature(output, from_bytes, size, half)
+
+
+def _check_int8(
+    format: Format, size: tuple[int, int] | None, half: bool, calibrate: object, images: int, max_loss: float
+) -> None:
+    if format != "onnx":
+        raise ConfigError(f"int8 is for ONNX files, not for {format}")
+    if half or size is not None:
+        raise ConfigError(f"int8 cannot be had together with {'half' if half else 'a fixed size'}; leave one out")
+    if calibrate is None:
+        raise ConfigError("int8 needs images to measure its ranges and its loss on; name a data folder by --calibrate")
+    if images < 1:
+        raise ConfigError(f"images must be at least 1, not {images}")
+    if not max_loss >= 0:
+        raise ConfigError(f"max_loss must be 0 or more points of mean IoU, not {max_loss}")

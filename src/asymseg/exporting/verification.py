@@ -14,6 +14,8 @@ from asymseg.exporting.graph import Graph
 
 Run = Callable[[np.ndarray], np.ndarray]
 """A loaded file: image in, what its signature says out."""
+Tell = Callable[[str], None]
+"""Told in a word what is being done."""
 
 SIZES = (
     (1, 1),
@@ -86,6 +88,10 @@ def verify(
                 )
             cases.append(Case(batch, height, width, error))
     return tuple(cases)
+
+
+Prove = Callable[[Run, int], tuple[Case, ...]]
+"""Compares a loaded file with the plain network at all sizes from a least side on."""
 
 
 def summary(cases: Sequence[Case]) -> dict[str, Any]:
