@@ -15,11 +15,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 from torch import nn
 
 import asymseg
 from asymseg.classes import Classes
-from asymseg.errors import CheckpointError, ConfigError, DataError
+from asymseg.errors import CheckpointError, ConfigError, DataError, ExportError
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.maps import best_classes, rescaled, resized
@@ -292,6 +293,66 @@ def test_files_that_cannot_be_used_are_told_in_a_line(files, tmp_path):
     helper.set_model_props(model, {})
     onnx.save(model, tmp_path / "bare.onnx")
     assert "asymseg did not write" in fault(tmp_path / "bare.onnx")
+
+
+def test_memory_that_runs_out_is_told_in_a_line(files):
+    class Full:
+        def run(self, *_: Any) -> None:
+            raise Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation")
+
+    predictor = OnnxPredictor(files / "logits.onnx", "cpu")
+    predictor.session = Full()
+    with pytest.raises(ConfigError, match="4 classes at 37x50 pixels do not fit into memory; use --mode slide"):
+        predictor(picture())
+
+
+def test_a_missing_onnxruntime_is_named(files, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ExportError, match=r"asymseg\[export\]"):
+        asymseg.load(files / "logits.onnx")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five images whose labels the network gets right for the most part."""
+    folder, predictor = tmp_path_factory.mktemp("data"), Predictor(Small(), INFO, "cpu")
+    for kind in ("images", "masks"):
+        (folder / kind / "val").mkdir(parents=True)
+    for seed in range(5):
+        mask = predictor(picture(seed=seed)).mask
+        mask[: 5 + seed] = seed % 4
+        Image.fromarray(picture(seed=seed)).save(folder / "images" / "val" / f"{seed}.png")
+        Image.fromarray(mask).save(folder / "masks" / "val" / f"{seed}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["logits", "bytes", "probabilities"])
+def test_a_file_is_measured_as_its_network_is(files, data, kind):
+    given = asymseg.evaluate(files / f"{kind}.onnx", data, flip=True, replicates=0)
+    expected = asymseg.evaluate(Predictor(Small(), INFO, "cpu"), data, flip=True, replicates=0)
+    assert 0.3 < given.scores.miou < 1
+    torch.testing.assert_close(given.matrix, expected.matrix)
+    sure = [result.calibration.confidence.sum() for result in (given, expected)]
+    assert sure[0] == pytest.approx(sure[1], rel=1e-5)
+
+
+def test_a_file_is_compared_with_its_network(files, data):
+    result = asymseg.compare(files / "logits.onnx", Predictor(Small(), INFO, "cpu"), data)
+    assert result.miou[0] == result.miou[1]
+
+
+def test_a_raster_is_predicted_as_by_the_network(files, tmp_path):
+    rasterio = pytest.importorskip("rasterio")
+    form = {"driver": "GTiff", "count": 3, "height": 70, "width": 90, "dtype": "uint8", "crs": "EPSG:32633"}
+    place = rasterio.Affine(1, 0, 500_000, 0, -1, 5_000_000)
+    with rasterio.open(tmp_path / "a.tif", "w", transform=place, **form) as raster:
+        raster.write(picture(70, 90).transpose(2, 0, 1))
+    written = []
+    for name, predictor in (("file", OnnxPredictor(files / "logits.onnx")), ("net", Predictor(Small(), INFO, "cpu"))):
+        outcome = asymseg.predict_raster(predictor, tmp_path / "a.tif", tmp_path / f"{name}.tif", tile=32)
+        with rasterio.open(outcome.path) as raster:
+            written.append(raster.read(1))
+    np.testing.assert_array_equal(*written)
 
 
 BLOCKED = """

@@ -133,10 +133,8 @@ def predict(
             f"{inputs}: a video, and --bands, --polygons and --probabilities are not for it; leave them out"
         )
     if raster:
-        from asymseg.prediction.on_torch import on_torch
-
         predict_one_raster(
-            on_torch(predictor),
+            predictor,
             inputs,
             out,
             tile=tile,

@@ -7,10 +7,11 @@ from asymseg.cli.terminal import make_console, progress_bar, warnings_in_a_line
 
 if TYPE_CHECKING:
     from asymseg.prediction.predict import Predictor
+    from asymseg.prediction.runtime import OnnxPredictor
 
 
 def predict_one_raster(
-    predictor: "Predictor",
+    predictor: "Predictor | OnnxPredictor",
     source: Path,
     out: Path,
     *,

@@ -12,13 +12,14 @@ from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 from asymseg.data.pixels import Pixels, open_pixels
-from asymseg.errors import CheckpointError, ConfigError, DataError, ExportError
+from asymseg.errors import CheckpointError, ConfigError, DataError
 from asymseg.model.info import ModelInfo, read_description
 from asymseg.model.seeing import Average, Form, Mode, Weighting
 from asymseg.model.signature import INPUT, KEY, Signature
 from asymseg.prediction.device import Device
 from asymseg.prediction.maps import best_classes, rescaled, resized, softmax
 from asymseg.prediction.result import Result
+from asymseg.prediction.session import open_session
 from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray
@@ -49,7 +50,7 @@ class OnnxPredictor:
 
     def __init__(self, path: str | Path, device: Device = "auto") -> None:
         self.path = Path(path)
-        self.session = _open_session(self.path, device)
+        self.session = open_session(self.path, device)
         self.device = "cuda" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
         text = self.session.get_modelmeta().custom_metadata_map.get(KEY)
         if text is None:
@@ -265,25 +266,3 @@ def _shares(
 ) -> Float32[np.ndarray, "n _ w"]:
     """The probabilities, of some rows or all."""
     return softmax(scores[None, :, rows])[0] if are_logits else scores[:, rows]
-
-
-def _open_session(path: Path, device: Device) -> Any:
-    """onnxruntime's session. Raises as `OnnxPredictor` says."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError('ONNX files need onnxruntime; pip install "asymseg[export]"') from None
-    if device not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"device = {device!r} is none that ONNX files run on; try auto, cpu or cuda")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; asymseg export writes them")
-    onnxruntime.set_default_logger_severity(3)  # it warns of each kind of GPU that is not there
-    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    if device == "cuda" and not has_cuda:
-        raise ConfigError("device = 'cuda' cannot be used here: this onnxruntime has no CUDA; try auto or cpu")
-    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else None
-    try:
-        return onnxruntime.InferenceSession(path, providers=providers or ["CPUExecutionProvider"])
-    except Exception as error:  # it has a kind of error for each way in which a file can be damaged
-        reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{path}: not readable by onnxruntime ({reason}); export it again") from None

@@ -12,6 +12,7 @@ import torch
 
 from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, DataError
+from asymseg.prediction.on_torch import on_torch
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.raster.pixels import CLASSES, SHARES
 from asymseg.prediction.raster.polygons import check_polygons, write_polygons
@@ -25,6 +26,7 @@ from asymseg.prediction.raster.writing import (
     georeference,
     write_cog,
 )
+from asymseg.prediction.runtime import OnnxPredictor
 
 Context = Literal["tile", "image"]
 
@@ -44,7 +46,7 @@ class RasterOutcome:
 
 
 def predict_raster(
-    predictor: Predictor,
+    predictor: Predictor | OnnxPredictor,
     source: Path,
     out: Path,
     *,
@@ -75,6 +77,7 @@ def predict_raster(
     Raises DataError for a raster that cannot be read or does not fit, AsymsegError where rasterio is missing, the disk
     is full or another run is writing `out`.
     """
+    predictor = on_torch(predictor)
     if polygons is not None:
         check_polygons(polygons)
     with Raster(source, predictor.info, bands) as raster, raster.cached(tile):

@@ -1,0 +1,38 @@
+"""ONNX files opened by onnxruntime, or a line that says why not."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from asymseg.errors import CheckpointError, ConfigError, ExportError
+from asymseg.prediction.device import Device
+
+
+def open_session(path: Path, device: Device) -> Any:
+    """An ONNX file, ready to run; auto is CUDA where this onnxruntime has it.
+
+    It keeps to the threads that OMP_NUM_THREADS allows, as torch does; by itself onnxruntime would take all cores.
+
+    Raises CheckpointError for a file that is damaged or not there, ConfigError for a device that is not there, and
+    ExportError where onnxruntime is missing.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError('ONNX files need onnxruntime; pip install "asymseg[export]"') from None
+    if device not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"device = {device!r} is none that ONNX files run on; try auto, cpu or cuda")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; asymseg export writes them")
+    onnxruntime.set_default_logger_severity(3)  # it warns of each kind of GPU that is not there
+    has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    if device == "cuda" and not has_cuda:
+        raise ConfigError("device = 'cuda' cannot be used here: this onnxruntime has no CUDA; try auto or cpu")
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else None
+    options, threads = onnxruntime.SessionOptions(), os.environ.get("OMP_NUM_THREADS", "")
+    options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0 is onnxruntime's own choice
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
+    except Exception as error:  # it has a kind of error for each way in which a file can be damaged
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: not readable by onnxruntime ({reason}); export it again") from None
