@@ -3,6 +3,11 @@
 // Each weight is spread evenly over its region, and the pyramid's grids lie on top of each other. So the sum is constant
 // between neighbouring borders of all regions: a few dozen rows and columns, however large the picture is.
 
+const NAMES = { afnb: "Fusion", apnb: "Context" };
+
+/** A block's name in words. */
+export const blockName = (block) => NAMES[block.block] ?? block.block;
+
 /** Borders and the heat between them: `heat[i * (columns.length - 1) + j]` per pixel of that rectangle. */
 export function heatOf(blocks) {
   const regions = blocks.flatMap((block) => block.regions).filter((region) => area(region) > 0);

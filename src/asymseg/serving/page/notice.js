@@ -14,16 +14,17 @@ const TITLES = {
   504: "That took too long",
 };
 
-/** Title and cure for an error with the picture of that name, and whether to try again makes sense. */
+/** Title and cure for an error with the picture of that name, and which ways out make sense: again, smaller. */
 export function explain(error, name) {
   if (!(error instanceof Refusal)) return { title: "This page has stumbled", cure: `${error.message}. Reload it, and if that does not help please report this.` };
   const title = TITLES[error.status] ?? (error.status >= 500 ? "Something broke on the server" : "The server did not accept that");
-  if (error.status === 400 && name) return { title, cure: `“${name}” cannot be read as one. JPEG, PNG, WebP, BMP and TIFF can, and arrays in .npy files.` };
-  return { title, cure: error.message, again: error.status === 0 || error.status === 401 || error.status >= 500 };
+  if (error.status === 400 && name) return { title, cure: `“${name}” is none that can be read, or it is damaged. JPEG, PNG, WebP, BMP and TIFF can be, and arrays in .npy files.` };
+  const smaller = error.status === 413 || error.status === 504 || error.code === "cannot_see";
+  return { title, cure: error.message, smaller, again: !smaller && (error.status === 0 || error.status === 401 || error.status >= 500) };
 }
 
-/** Shows it. `onAgain` is offered where it makes sense. */
-export function showNotice({ title, cure, again }, onAgain) {
+/** Shows it. `onAgain` and `onSmaller` are offered where they make sense. */
+export function showNotice({ title, cure, again, smaller }, onAgain, onSmaller) {
   const close = Object.assign(document.createElement("button"), { type: "button", className: "quiet icon", textContent: "×", onclick: hideNotice });
   close.setAttribute("aria-label", "Close");
   root.replaceChildren(
@@ -31,10 +32,12 @@ export function showNotice({ title, cure, again }, onAgain) {
     Object.assign(document.createElement("p"), { textContent: sentence(cure) }),
     close,
   );
-  if (again) {
-    const retry = () => { hideNotice(); onAgain(); };
-    root.append(Object.assign(document.createElement("button"), { type: "button", textContent: "Try again", onclick: retry }));
-  }
+  const offer = (words, way) => {
+    const onclick = () => { hideNotice(); way(); };
+    root.append(Object.assign(document.createElement("button"), { type: "button", textContent: words, onclick }));
+  };
+  if (again && onAgain) offer("Try again", onAgain);
+  if (smaller && onSmaller) offer("Look at a smaller copy", onSmaller);
   root.hidden = false;
 }
 

@@ -9,12 +9,12 @@ import { explain, hideNotice, showNotice } from "./notice.js";
 import * as pixel from "./pixel.js";
 import * as sources from "./sources.js";
 import * as stage from "./stage.js";
+import * as states from "./states.js";
 import { work } from "./work.js";
 
 const MOST = 2560; // pixels of the long side on the screen; questions and files keep all of them
-const SETTLED = ["frame", "tools", "legend", "hint"]; // what only makes sense for a picture that has been looked at
+const SMALL = 1600; // of a copy for servers that find the picture too large
 const find = (id) => document.getElementById(id);
-const { body } = document;
 
 let model = null;
 let result = null; // {blob, name, model, bitmap, answer, map, hidden}: what is on the page
@@ -32,12 +32,13 @@ async function look(blob, name, wanted = model?.name) {
   const { signal } = mine;
   hideNotice();
   forget();
-  const stop = busy();
+  const busy = states.busy();
+  say("Looking at the picture.");
   const local = work("picture", { blob, most: MOST }).catch(() => null); // TIFF and arrays: no browser shows them
   stage.showPicture(null, 4, 3);
   local.then((picture) => { if (picture && looking === mine) stage.showPicture(picture.bitmap, picture.width, picture.height); });
   try {
-    const answer = await api.predict(blob, wanted, signal, (seconds) => stop.say(`The server is busy; asking again in ${seconds} s`));
+    const answer = await api.predict(blob, wanted, signal, (seconds) => busy.say(`The server is busy; asking again in ${seconds} s`));
     const map = await mapOf(answer);
     let [picture, source] = [await local, blob];
     if (picture?.width !== answer.width || picture?.height !== answer.height) {
@@ -52,56 +53,29 @@ async function look(blob, name, wanted = model?.name) {
   } catch (error) {
     if (looking !== mine) return; // another picture has taken its place
     if (result) present();
-    else empty();
-    if (error.name !== "AbortError") showNotice(explain(error, name), () => look(blob, name, wanted));
+    else states.empty();
+    if (error.name !== "AbortError") showNotice(explain(error, name), () => look(blob, name, wanted), () => lookSmaller(blob, name, wanted));
   } finally {
-    stop();
+    busy.stop();
     if (looking === mine) looking = null;
+  }
+}
+
+/** Looks at a copy that any server has room and time for. */
+async function lookSmaller(blob, name, wanted) {
+  try {
+    await look(await work("smaller", { blob, most: SMALL }), name, wanted);
+  } catch {
+    showNotice({ title: "No smaller copy could be made", cure: "This browser cannot open the file; save it smaller by another program." });
   }
 }
 
 const mapOf = (answer) => work("classMap", { base64: answer.ids_png, classes: answer.classes, most: MOST });
 
-/** Marks the page as busy until the returned function is called. */
-function busy() {
-  const started = performance.now();
-  const words = find("status").querySelector("span");
-  let told = "";
-  const tick = () => {
-    const seconds = Math.floor((performance.now() - started) / 1000);
-    words.textContent = told || (seconds ? `Looking at it … ${seconds} s` : "Looking at it …");
-    told = "";
-  };
-  tick();
-  say("Looking at the picture.");
-  body.dataset.state = "busy";
-  find("hero").hidden = true;
-  for (const id of ["status", "tools", "panel"]) find(id).hidden = false;
-  for (const id of SETTLED) find(id).inert = true; // what they say and do is of the picture before
-  const timer = setInterval(tick, 1000);
-  const rest = stage.glimmer();
-  const stop = () => {
-    clearInterval(timer);
-    rest();
-    if (looking === null || body.dataset.state !== "busy") find("status").hidden = true;
-  };
-  stop.say = (sentence) => { told = sentence; words.textContent = sentence; };
-  return stop;
-}
-
-function empty() {
-  body.dataset.state = "empty";
-  find("hero").hidden = false;
-  for (const id of ["frame", "tools", "panel", "status"]) find(id).hidden = true;
-}
-
 /** Puts the result on the page. */
 function present() {
   const { answer, map, bitmap } = result;
-  body.dataset.state = "done";
-  for (const id of ["tools", "panel"]) find(id).hidden = false;
-  for (const id of ["hero", "status"]) find(id).hidden = true;
-  for (const id of SETTLED) find(id).inert = false;
+  states.done();
   stage.showPicture(bitmap, answer.width, answer.height);
   stage.showClasses(map.shown);
   find("frame").setAttribute("aria-label", summary(answer));
@@ -179,7 +153,7 @@ function forget() {
 }
 
 function setView(view) {
-  body.dataset.view = view;
+  document.body.dataset.view = view;
   find("layer").textContent = view === "regions" ? "Regions" : "Classes";
 }
 

@@ -1,13 +1,11 @@
 // What the server knows of one pixel: its probabilities, and where it looked.
 
-import { strongest } from "./attention.js";
+import { blockName, strongest } from "./attention.js";
 import { percentOf } from "./legend.js";
 
 const root = document.getElementById("pixel");
 const MOST = 5;
 
-const BLOCKS = { afnb: "Fusion block", apnb: "Context block" };
-const blockName = (block) => BLOCKS[block] ?? block;
 
 function make(kind, given = {}, ...children) {
   const made = Object.assign(document.createElement(kind), given);
@@ -56,7 +54,7 @@ function regions(blocks, size, onBlocks) {
     says.textContent = chosen.map((block) => where(block, size)).join(" ");
     onBlocks(chosen);
   };
-  const choices = blocks.length > 1 ? [["Both", blocks], ...blocks.map((block) => [blockName(block.block).replace(" block", ""), [block]])] : [];
+  const choices = blocks.length > 1 ? [["Both", blocks], ...blocks.map((block) => [blockName(block), [block]])] : [];
   const group = make("div", { className: "choice", role: "group" });
   group.setAttribute("aria-label", "Block");
   for (const [name, chosen] of choices) {
@@ -78,11 +76,11 @@ function regions(blocks, size, onBlocks) {
 /** A block's strongest region in words, for those who do not see the picture too. */
 function where(block, { width, height }) {
   const region = strongest(block, height, width);
-  if (!region) return `${blockName(block.block)}: the picture as a whole.`;
+  if (!region) return `${blockName(block)} block: the picture as a whole.`;
   const [down, across] = [(region.top + region.bottom) / 2 / height, (region.left + region.right) / 2 / width];
   const row = down < 1 / 3 ? "top" : down > 2 / 3 ? "bottom" : "middle";
   const column = across < 1 / 3 ? "left" : across > 2 / 3 ? "right" : "centre";
-  return `${blockName(block.block)}: ${percentOf(region.weight)} of its weight on one region at the ${row} ${column}.`;
+  return `${blockName(block)} block: ${percentOf(region.weight)} of its weight on one region at the ${row} ${column}.`;
 }
 
 export function hide() {

@@ -36,16 +36,22 @@ export function listen({ onPicture, onTrouble }) {
   });
 }
 
-/** Fills the lists of examples; those that do not come are left out. */
+const MOST = 12;
+
+/** Fills the lists of examples, from all over a long one; those that do not come are left out. */
 export async function showExamples(onPicture) {
   let given = [];
   try { given = await api.examples(); } catch { return; } // a page without examples is still whole
-  const pictures = await Promise.allSettled(given.map(async ({ name, url }) => ({ name, blob: await api.file(new URL(url, document.baseURI)) })));
+  const pictures = await Promise.allSettled(some(given).map(async ({ name, url }) => ({ name, blob: await api.file(new URL(url, document.baseURI)) })));
   const there = pictures.filter(({ status }) => status === "fulfilled").map(({ value }) => value);
   for (const list of document.querySelectorAll(".thumbs")) {
     list.replaceChildren(...there.map(({ name, blob }) => thumb(name, blob, onPicture)));
     list.parentElement.hidden = there.length === 0;
   }
+}
+
+function some(given) {
+  return given.length <= MOST ? given : Array.from({ length: MOST }, (_, place) => given[Math.floor((place * given.length) / MOST)]);
 }
 
 function thumb(name, blob, onPicture) {

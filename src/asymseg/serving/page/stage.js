@@ -1,6 +1,6 @@
 // The picture and what lies over it: layers, pointer, cursor, ring.
 
-import { drawHeat, heatOf, strongest } from "./attention.js";
+import { blockName, drawHeat, heatOf, strongest } from "./attention.js";
 
 const find = (id) => document.getElementById(id);
 const [frame, picture, classes, regions] = ["frame", "picture", "classes", "regions"].map(find);
@@ -33,7 +33,6 @@ export function showPicture(bitmap, width, height) {
   size = { width, height };
   shown = null;
   at = null;
-  frame.hidden = false;
   frame.style.setProperty("--ratio", width / height);
   frame.style.setProperty("--most", `${16 * width}px`);
   for (const canvas of [picture, classes, regions]) {
@@ -65,7 +64,7 @@ export function paint(colours) {
   classes.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-/** Draws where a pixel looked, and frames each block's strongest region. */
+/** Draws where a pixel looked, and frames each block's strongest region where that has twice its even share at least. */
 export function showRegions(blocks) {
   regions.width = picture.width;
   regions.height = picture.height;
@@ -76,13 +75,16 @@ export function showRegions(blocks) {
   drawHeat(regions, heatOf(blocks), size.height, size.width);
   strong.replaceChildren(...blocks.flatMap((block) => {
     const region = strongest(block, size.height, size.width);
-    if (!region) return [];
+    if (!region || region.weight * block.regions.length < 2) return [];
     const box = document.createElement("b");
     box.style.left = percent(region.left / size.width);
     box.style.top = percent(region.top / size.height);
     box.style.width = percent((region.right - region.left) / size.width);
     box.style.height = percent((region.bottom - region.top) / size.height);
-    box.dataset.share = `${(100 * region.weight).toFixed(0)} %`;
+    const share = `${(100 * region.weight).toFixed(0)} %`;
+    box.dataset.share = blocks.length > 1 ? `${blockName(block)} ${share}` : share;
+    box.classList.toggle("top", region.top === 0);
+    box.classList.toggle("right", region.left > 0.7 * size.width);
     return [box];
   }));
 }

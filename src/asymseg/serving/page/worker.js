@@ -19,6 +19,15 @@ function shownSize(width, height, most) {
   return [Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale))];
 }
 
+/** An upright copy of no more than `most` pixels on its long side, as a JPEG. */
+async function smaller({ blob, most }) {
+  const { bitmap } = await picture({ blob, most });
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  bitmap.close();
+  return canvas.convertToBlob({ type: "image/jpeg", quality: 0.95 });
+}
+
 /** The class map out of its base64: all of it, a sample for the screen, and the same as a palette PNG. */
 async function classMap({ base64, classes, most }) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
@@ -57,7 +66,7 @@ async function overlay({ blob, width, height, ids, colours, opacity }) {
   return canvas.convertToBlob({ type: "image/jpeg", quality: 0.92 });
 }
 
-const TASKS = { picture, classMap, overlay };
+const TASKS = { picture, smaller, classMap, overlay };
 
 onmessage = async ({ data: { number, task, given } }) => {
   try {
