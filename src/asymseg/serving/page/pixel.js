@@ -80,7 +80,8 @@ function where(block, { width, height }) {
   const [down, across] = [(region.top + region.bottom) / 2 / height, (region.left + region.right) / 2 / width];
   const row = down < 1 / 3 ? "top" : down > 2 / 3 ? "bottom" : "middle";
   const column = across < 1 / 3 ? "left" : across > 2 / 3 ? "right" : "centre";
-  return `${blockName(block)} block: ${percentOf(region.weight)} of its weight on one region at the ${row} ${column}.`;
+  const place = row === "middle" && column === "centre" ? "in the middle" : `at the ${row} ${column}`;
+  return `${blockName(block)} block: ${percentOf(region.weight)} of its weight on one region ${place}.`;
 }
 
 export function hide() {
