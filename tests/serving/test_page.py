@@ -20,7 +20,6 @@ from asymseg.model.checkpoint import save_model
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.result import Result
-from asymseg.serving.room import Limits
 
 pytest.importorskip("selenium", reason="selenium is not installed; pip install selenium")
 import page_visitor
@@ -342,18 +341,6 @@ def test_twelve_megapixels_by_a_model_of_choice(visitor, server):
     visitor.one("#save-mask").click()
     mask = np.asarray(Image.open(io.BytesIO(visitor.download("large-mask.png"))))
     assert np.array_equal(mask, kept.mask)
-
-
-def test_what_is_too_large_is_looked_at_in_a_smaller_copy(visitor, server, monkeypatch):
-    monkeypatch.setattr(server[1], "limits", Limits(pixels=2_000_000))
-    visitor.until("!document.querySelector('#model select').hidden")
-    visitor.one("#model option[value='quick']").click()
-    visitor.bring(as_file(picture(1400, 2000), "JPEG"), "large.jpg")
-    visitor.until("!document.getElementById('notice').hidden")
-    assert "more than 2000000 pixels" in visitor.text("#notice")
-    visitor.one("#notice button:not(.icon)").click()
-    visitor.seen()
-    assert "1600 \u00d7 1120 pixels" in visitor.text("#facts")
 
 
 def test_a_photo_that_lies_on_its_side_stands_up(visitor):
