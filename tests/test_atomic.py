@@ -153,8 +153,9 @@ def test_leftovers_are_cleared_and_nothing_else(tmp_path):
 def test_permissions_are_those_of_other_files(tmp_path):
     with atomic_file(tmp_path / "file") as temporary:
         temporary.write_text("x")
-    with atomic_folder(tmp_path / "folder"):
-        pass
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "private").touch(0o600)
+    assert (tmp_path / "folder" / "private").stat().st_mode & 0o777 == 0o640
     (tmp_path / "usual").write_text("x")
     (tmp_path / "usual folder").mkdir()
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}

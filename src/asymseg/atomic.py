@@ -44,6 +44,9 @@ def atomic_folder(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
+        for entry in temporary.iterdir():
+            if entry.is_file():
+                entry.chmod(0o666 & ~_umask())  # safetensors makes private files, too
         if lasting:
             _to_disk(temporary)
         if path.exists():

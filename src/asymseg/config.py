@@ -109,6 +109,8 @@ class DataConfig(_Section):
     """Standard deviation per channel on the 0..1 scale; by default the backbone's, or measured."""
     workers: int = Field(2, ge=0)
     """Processes that decode and augment; 0 does it in the main process."""
+    on_bad_file: Literal["raise", "skip"] = "raise"
+    """A training image or mask that cannot be read ends the run, or leaves its place to the next and is counted."""
     cache: Path | None = None
     """Folder that keeps decoded images and masks, so that each file is decoded once; none keeps nothing."""
 

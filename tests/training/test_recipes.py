@@ -8,14 +8,12 @@ from catalog_miniatures import ade20k, cityscapes, pascal_context, sbd, voc2012
 
 from asymseg.config import RECIPES, make_config, read_config, recipe_names
 from asymseg.data.dataset import DataSet, open_dataset
-from asymseg.data.loader import TimedBatches, training_loader
+from asymseg.data.loader import TimedBatches
 from asymseg.model.backbone import make_backbone
 from asymseg.model.zoo import ZOO
-from asymseg.training.loss import make_loss
-from asymseg.training.optimizer import learning_rate, make_optimizer, set_learning_rate
-from asymseg.training.plan import class_weights, make_accelerator, make_network, model_info
-from asymseg.training.state import Progress, Run
-from asymseg.training.train import _optimizer_step
+from asymseg.training.optimizer import learning_rate, set_learning_rate
+from asymseg.training.plan import make_accelerator
+from asymseg.training.step import optimizer_step, prepare, remaining_batches
 
 PUBLISHED = [name for name in recipe_names() if name.startswith("ann-")]
 
@@ -51,20 +49,15 @@ def test_two_steps(datasets, tmp_path, name):
     dataset = datasets[name.split("-")[2]]
     config = make_config(read_config(name), TINY)
     settings = config.train
-    torch.manual_seed(settings.seed)
-    network, info = make_network(config, len(dataset.classes)), model_info(config, dataset)
+    work = prepare(dataset, config, tmp_path, make_accelerator(settings), None)
+    network = work.run.network
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    loader = training_loader(
-        dataset.splits["train"], dataset.classes, config.data, 3, info.mean, info.std,
-        batch_size=settings.batch_size, first_batch=0, num_batches=settings.steps, seed=settings.seed,
-    )  # fmt: skip
-    accelerator = make_accelerator(settings)
-    run = Run(network, network, make_optimizer(network, settings), None, accelerator, Progress())
-    losses = make_loss(settings, class_weights(config, None, dataset))
-    batches = TimedBatches(loader, settings.batch_size)
+    batches = TimedBatches(remaining_batches(work), settings.batch_size)
     for step in range(settings.steps):
-        set_learning_rate(run.optimizer, learning_rate(step, settings))
-        assert 0 < _optimizer_step(run, batches, losses, step, config, tmp_path) < 100
+        set_learning_rate(work.run.optimizer, learning_rate(step, settings))
+        loss, skipped = optimizer_step(work, batches, step)
+        assert 0 < loss < 100
+        assert skipped == ()
     after = network.state_dict()
     assert all(torch.isfinite(value).all() for value in after.values())
     assert all(not torch.equal(before[key], after[key]) for key in before if key.endswith("conv1.weight"))

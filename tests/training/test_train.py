@@ -1,6 +1,5 @@
 """Whole runs on tiny data: what they write, say and refuse, and that a killed one goes on to the same bits."""
 
-import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,15 +11,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from rich.console import Console
 from safetensors.torch import load_file
+from tiny_runs import TINY, Killed, equal, kill_before, quiet, run, state, timeless, tiny
 
 import asymseg.training.train as module
-from asymseg.config import Config, make_config
+from asymseg.config import make_config
 from asymseg.data.dataset import DataSet, open_dataset
 from asymseg.data.sample import make_scene, write_sample
 from asymseg.errors import CheckpointError, ConfigError, TrainingError
-from asymseg.evaluation.evaluate import Evaluation
 from asymseg.model.checkpoint import load_model
 from asymseg.training.log import read_log
 from asymseg.training.plan import make_network, synchronise_batchnorm
@@ -28,26 +26,6 @@ from asymseg.training.train import train
 
 # The results do not depend on how many cores there are; how many workers are wise does.
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-
-TINY: dict[str, dict[str, Any]] = {
-    "model": {
-        "backbone": "resnet10t",
-        "pretrained": False,
-        "stages": (1, 2),
-        "key_channels": 8,
-        "value_channels": 8,
-        "context_channels": 16,
-        "aux_channels": 8,
-        "pool_sizes": (1, 2),
-    },
-    "data": {"crop_size": (32, 64), "workers": 0},
-    "train": {"steps": 2, "batch_size": 2, "validate_every": 2, "save_every": 2, "log_every": 3},
-    "eval": {"workers": 0},
-}
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing in the program may catch it."""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -66,57 +44,12 @@ def data(tmp_path_factory) -> Path:
     return folder
 
 
-def tiny(**train_settings) -> Config:
-    return make_config(TINY, {"train": train_settings})
-
-
-def quiet() -> Console:
-    return Console(file=io.StringIO(), soft_wrap=True)
-
-
-def run(data: Path | DataSet | None, config: Config, out: Path, **arguments) -> tuple[Evaluation, str]:
-    """The result, and what was shown."""
-    console = quiet()
-    result = train(data, config, out=out, console=console, **arguments)
-    return result, console.file.getvalue()
-
-
-def kill_before(step: int, monkeypatch) -> None:
-    """Make the next run die at the start of this step, counted from 0."""
-
-    def dying(now: int, settings) -> float:
-        if now == step:
-            raise Killed
-        return original(now, settings)
-
-    original = module.learning_rate
-    monkeypatch.setattr(module, "learning_rate", dying)
-
-
-def equal(one, two) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(equal(one[key], two[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(map(equal, one, two))
-    return one == two
-
-
-def state(out: Path) -> dict[str, Any]:
-    return torch.load(out / "last" / "training.pt", weights_only=True)
-
-
-def timeless(out: Path) -> list[dict[str, Any]]:
-    timings = ("images_per_second", "wait_share")
-    return [{key: value for key, value in entry.items() if key not in timings} for entry in read_log(out)]
-
-
 def test_a_run_leaves_all_it_promises(data, tmp_path):
     out = tmp_path / "run"
     config = tiny(steps=3, validate_every=1, save_every=1, log_every=1)
     result, shown = run(data, config, out)
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lock",
         "best",
         "config.yaml",
         "last",
@@ -289,12 +222,14 @@ def test_a_loss_that_is_not_finite_names_step_images_and_the_good_state(data, tm
         return main, lambda logits, labels: logits.mean()
 
     calls: list[torch.Tensor] = []
-    monkeypatch.setattr(module, "make_loss", spoiled)
+    monkeypatch.setattr("asymseg.training.step.make_loss", spoiled)
     with pytest.raises(TrainingError) as caught:
         train(data, tiny(steps=4), out=tmp_path / "run", console=quiet())
     message = str(caught.value)
-    assert re.match(r"the loss of step 3 is nan on \d{4}, \d{4}; the last good state is .*last; ", message)
-    assert "train.learning_rate" in message
+    assert re.match(
+        r"the loss of step 3 is nan on \d{4}, \d{4}; lower train.learning_rate, .*; the last good state is .*last: ",
+        message,
+    )
     assert "--resume" in message
     assert "\n" not in message
     assert state(tmp_path / "run")["progress"]["step"] == 2
@@ -302,7 +237,7 @@ def test_a_loss_that_is_not_finite_names_step_images_and_the_good_state(data, tm
 
 def test_weights_that_are_not_finite_are_not_saved_over_a_good_state(data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "learning_rate", lambda step, settings: float("inf") if step == 1 else 0.01)
-    with pytest.raises(TrainingError, match="step 2 made weights that are not finite; the last good state is"):
+    with pytest.raises(TrainingError, match="step 2 made weights that are not finite; .*; the last good state is"):
         train(data, tiny(save_every=1, validate_every=1), out=tmp_path / "run", console=quiet())
     assert state(tmp_path / "run")["progress"]["step"] == 1
     assert json.loads((tmp_path / "run" / "best" / "config.json").read_text())["metrics"]["step"] == 1
@@ -342,7 +277,7 @@ def test_class_weights(data, tmp_path, monkeypatch):
         seen.append(weights)
         raise Killed
 
-    monkeypatch.setattr(module, "make_loss", noting)
+    monkeypatch.setattr("asymseg.training.step.make_loss", noting)
     counts = np.zeros(5)
     seen_in = np.zeros(5)
     for path in (data / "masks" / "train").iterdir():
@@ -415,14 +350,14 @@ def test_bf16_runs_even_after_another_precision_and_its_average_is_its_own(data,
 
     seen = []
 
-    def noting(run_, *arguments):
-        network = run_.evaluated
+    def noting(work, *arguments):
+        network = work.run.evaluated
         images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             before = network.eval()(images)
             network.classifier.bias += 1
             seen.append((network(images) - before).mean().item())
-        return original(run_, *arguments)
+        return original(work, *arguments)
 
     original = module._validate
     with pytest.MonkeyPatch.context() as patch:
@@ -529,7 +464,7 @@ def test_nothing_is_left_of_an_interrupted_write(data, tmp_path, monkeypatch):
     monkeypatch.setattr("asymseg.training.state.torch.save", dying)
     with pytest.raises(Killed):
         train(data, tiny(save_every=1), out=tmp_path / "run", console=quiet())
-    assert not [path for path in (tmp_path / "run").iterdir() if path.name.startswith(".") or "previous" in path.name]
+    assert not [path for path in (tmp_path / "run").iterdir() if ".part-" in path.name or "previous" in path.name]
     assert state(tmp_path / "run")["progress"]["step"] == 1
 
 

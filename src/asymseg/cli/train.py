@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from asymseg.cli.terminal import make_console
+from asymseg.cli.terminal import fail, make_console
 from asymseg.config import Config, make_config, read_config
 
 
@@ -19,6 +19,7 @@ def train(
     images: Path | None = None,
     masks: Path | None = None,
     print_config: Annotated[bool, Parameter(name="--print-config", negative=())] = False,
+    preflight: Annotated[bool, Parameter(negative=())] = False,
     settings: Annotated[Config | None, Parameter(name="*")] = None,
 ) -> None:
     """Train a network on a data folder, or on a folder of images and a folder of masks.
@@ -40,6 +41,9 @@ def train(
         Folder of masks for --images.
     print_config
         Write all settings as YAML and stop.
+    preflight
+        Measure some steps for about half a minute, say what memory and time they take and which settings fit this
+        machine, and stop; nothing is written.
     """
     layers: list[dict[str, Any]] = []
     if resume and (out / "config.yaml").is_file():
@@ -54,6 +58,15 @@ def train(
     if print_config:
         sys.stdout.write(complete.to_yaml())
         return
+    if preflight:
+        from asymseg.training.preflight import preflight as measure
+
+        sys.stdout.write("\n".join(measure(data, complete, make_console()).lines()) + "\n")
+        return
+    from asymseg.training.stopping import StoppedError
     from asymseg.training.train import train as run
 
-    run(data, complete, out=out, resume=resume, console=make_console())
+    try:
+        run(data, complete, out=out, resume=resume, console=make_console())
+    except StoppedError as stop:
+        fail(str(stop), code=stop.code)

@@ -42,7 +42,8 @@ def reading(source: Source | str) -> Iterator[None]:
     except (DataError, MemoryError):
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; check the path") from None
+        folder = "" if Path(path).parent.is_dir() else ", nor its folder (is its disk mounted?)"
+        raise DataError(f"{path}: no such file{folder}; check the path") from None
     except Image.DecompressionBombError:
         raise DataError(f"{path}: more than {_MOST_PIXELS} pixels; cut it into smaller files") from None
     except UnidentifiedImageError:

@@ -18,11 +18,11 @@ from asymseg.data.cache import check_room, read_cached
 from asymseg.data.dataset import Pair
 from asymseg.data.dataset import read_pair as read_pair
 from asymseg.data.prefetching import prefetched
+from asymseg.data.readers import Readers, begin_worker, make_readers
 from asymseg.data.reading import read_pair_image
 from asymseg.data.shelf import Filled, Recycled, Shelf, make_shelf
 from asymseg.data.transforms import augment
-from asymseg.errors import AsymsegError, ConfigError, DataError, TrainingError
-from asymseg.model.memory import keep_freed_memory
+from asymseg.errors import AsymsegError, ConfigError, DataError
 
 _ORDER, _AUGMENT = 0, 1
 _AHEAD = 2
@@ -36,12 +36,14 @@ class Batch:
     images: Float[Tensor, "b c h w"]
     masks: Int64[Tensor, "b h w"]
     names: list[str]
+    skipped: tuple[str, ...] = ()
+    """What was wrong with the files that others stand in for; see `DataConfig.on_bad_file`."""
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on a device; the copy overlaps with computing where the memory is pinned."""
         overlapping = self.images.is_pinned()  # other memory may be used again before such a copy is done
         images, masks = (part.to(device, non_blocking=overlapping) for part in (self.images, self.masks))
-        return Batch(images, masks, self.names)
+        return Batch(images, masks, self.names, self.skipped)
 
 
 def training_loader(
@@ -59,11 +61,13 @@ def training_loader(
     rank: int = 0,
     world: int = 1,
     pin_memory: bool = False,
+    readers: Readers | None = None,
 ) -> Iterator[Batch]:
     """Batches `first_batch` to `first_batch + num_batches - 1` of an endless, reshuffled walk through the pairs.
 
     `batch_size` counts the images of all `world` processes together; this process gets the part of its `rank`.
-    It reads in `settings.workers` processes of their own, or in as many as it may use cores, if these are fewer.
+    It reads in `settings.workers` processes of their own, or in as many as it may use cores, if these are fewer. Who
+    wants to know what they were at when one dies passes `readers` in.
     """
     if batch_size % world != 0:
         raise ConfigError(f"train.batch_size {batch_size} does not divide by {world} processes; choose a multiple")
@@ -72,7 +76,8 @@ def training_loader(
     share, workers = batch_size // world, available_workers(settings)
     if settings.cache is not None:
         check_room(settings.cache, pairs, classes, channels)
-    samples = _Samples(pairs, classes, settings, channels, mean, std, seed)
+    readers = make_readers(pairs, workers) if readers is None else readers
+    samples = _Samples(readers, classes, settings, channels, mean, std, seed)
     shelf = make_shelf(workers * _AHEAD + 1, share, channels, settings.crop_size, shared=workers > 0)
     loader: DataLoader[Filled | AsymsegError] = DataLoader(
         _Batches(samples, shelf, batch_size, rank * share),
@@ -81,10 +86,10 @@ def training_loader(
         num_workers=workers,
         prefetch_factor=_AHEAD if workers else None,
         collate_fn=_unchanged,
-        worker_init_fn=keep_memory,
+        worker_init_fn=begin_worker,
         generator=torch.Generator(),  # without it the loader would draw from the generator that dropout uses
     )
-    return _taken(loader, shelf, pin_memory)
+    return _taken(loader, shelf, readers, pin_memory)
 
 
 def available_workers(settings: DataConfig) -> int:
@@ -140,11 +145,6 @@ def measure_normalisation(
     return tuple(mean.tolist()), tuple(std.tolist())
 
 
-def keep_memory(_worker: int) -> None:
-    """Make a worker keep the memory it frees: fresh pages cost more than the arithmetic."""
-    keep_freed_memory()
-
-
 class _Batches(Dataset[Filled | AsymsegError]):
     """Batch number -> its slot on the shelf, filled; for this process's share of each batch."""
 
@@ -155,13 +155,14 @@ class _Batches(Dataset[Filled | AsymsegError]):
     def __getitem__(self, number: int) -> Filled | AsymsegError:
         slot = number % self.shelf.images.shape[0]
         start = number * self.batch_size + self.offset
-        names = []
+        names: list[str] = []
+        skipped: list[str] = []
         for place, out in enumerate(zip(self.shelf.images[slot], self.shelf.masks[slot], strict=True)):
             try:
-                names.append(self.samples.write(start + place, out))
+                names.append(self.samples.write(start + place, out, skipped))
             except AsymsegError as error:
                 return error  # as a value: raised in a worker it would arrive wrapped in a page of traceback
-        return Filled(slot, names)
+        return Filled(slot, names, tuple(skipped))
 
 
 class _Samples:
@@ -169,7 +170,7 @@ class _Samples:
 
     def __init__(
         self,
-        pairs: tuple[Pair, ...],
+        readers: Readers,
         classes: Classes,
         settings: DataConfig,
         channels: int,
@@ -177,31 +178,53 @@ class _Samples:
         std: tuple[float, ...],
         seed: int,
     ) -> None:
-        self.pairs, self.classes, self.settings, self.channels = pairs, classes, settings, channels
+        self.readers, self.pairs = readers, readers.pairs
+        self.classes, self.settings, self.channels = classes, settings, channels
         self.mean, self.std, self.seed = mean, std, seed
         self.epoch = -1
         self.order = np.empty(0, dtype=np.int64)
 
-    def write(self, number: int, out: tuple[Float[Tensor, "c h w"], UInt8[Tensor, "h w"]]) -> str:
-        """Put the sample into `out`; gives its name."""
+    def write(self, number: int, out: tuple[Float[Tensor, "c h w"], UInt8[Tensor, "h w"]], skipped: list[str]) -> str:
+        """Put the sample into `out`; gives its name, and adds to `skipped` what was wrong with those before it."""
         epoch, place = divmod(number, len(self.pairs))
         if epoch != self.epoch:
             self.epoch, self.order = epoch, order(len(self.pairs), self.seed, epoch)
-        pair = self.pairs[int(self.order[place])]
         rng = np.random.default_rng((self.seed, _AUGMENT, number))
+        for index in np.roll(self.order, -place).tolist():
+            pair = self.pairs[index]
+            self.readers.take(index)
+            try:
+                image, mask = self._read(pair)
+                augment(image, mask, self.settings, self.mean, self.std, rng, out)
+                return pair.name
+            except DataError as error:
+                if self.settings.on_bad_file == "raise" or _has_vanished(pair):
+                    raise
+                skipped.append(str(error))
+            except Exception as error:
+                error.add_note(f"while it read {pair.image} and {pair.mask}")
+                raise
+        raise DataError(f"none of the {len(self.pairs)} training images can be read; {skipped[-1]}")
+
+    def _read(self, pair: Pair) -> tuple[Tensor, Tensor]:
         if self.settings.cache is None:
-            image, mask = read_pair(pair, self.classes, self.channels)
-        else:
-            image, mask = read_cached(self.settings.cache, pair, self.classes, self.channels)
-        augment(image, mask, self.settings, self.mean, self.std, rng, out)
-        return pair.name
+            return read_pair(pair, self.classes, self.channels)
+        return read_cached(self.settings.cache, pair, self.classes, self.channels)
+
+
+def _has_vanished(pair: Pair) -> bool:
+    """Whether the folders of a pair's files are gone, as a disk's are that is no longer mounted."""
+    files = [file for file, reader in ((pair.image, pair.pixels), (pair.mask, pair.labels)) if reader is None]
+    return any(not file.parent.is_dir() for file in files)
 
 
 def _unchanged(filled: Any) -> Any:
     return filled
 
 
-def _taken(loader: Iterable[Filled | AsymsegError], shelf: Shelf, pin_memory: bool) -> Iterator[Batch]:
+def _taken(
+    loader: Iterable[Filled | AsymsegError], shelf: Shelf, readers: Readers, pin_memory: bool
+) -> Iterator[Batch]:
     """The batches, copied from their slots; where memory is pinned by a thread, one batch early."""
     device = torch.cuda.current_device() if pin_memory else None
     images = Recycled(tuple(shelf.images.shape[1:]), np.float32)
@@ -212,17 +235,14 @@ def _taken(loader: Iterable[Filled | AsymsegError], shelf: Shelf, pin_memory: bo
             raise filled
         seen, labels = shelf.images[filled.slot], shelf.masks[filled.slot]
         if device is None:
-            return Batch(images.tensor().copy_(seen), masks.tensor().copy_(labels), filled.names)
+            return Batch(images.tensor().copy_(seen), masks.tensor().copy_(labels), filled.names, filled.skipped)
         torch.cuda.set_device(device)  # each thread has its own, at first the first
-        return Batch(seen.pin_memory(), labels.long().pin_memory(), filled.names)
+        return Batch(seen.pin_memory(), labels.long().pin_memory(), filled.names, filled.skipped)
 
     try:
         yield from prefetched(loader, take, workers=1 if pin_memory else 0, ahead=1)
     except RuntimeError as error:
-        text = " ".join(str(error).split())
-        if not text.startswith("DataLoader worker (pid"):
+        death = readers.death(error)
+        if death is None:
             raise
-        raise TrainingError(
-            f"a process that reads images died ({text}); it may have run out of memory or shared memory: "
-            "lower --data.workers"
-        ) from None
+        raise death from None

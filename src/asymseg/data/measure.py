@@ -19,8 +19,9 @@ from asymseg.classes import Classes
 from asymseg.config import DataConfig
 from asymseg.data.cache import read_cached
 from asymseg.data.dataset import DataSet, Pair
-from asymseg.data.loader import available_workers, keep_memory, training_loader
+from asymseg.data.loader import available_workers, training_loader
 from asymseg.data.pairing import LabelReader, PixelReader
+from asymseg.data.readers import begin_worker
 from asymseg.data.reading import read_pair_image, read_pair_mask
 from asymseg.data.transforms import place, random_size, random_window, recolour, resize_image, resize_mask
 from asymseg.errors import AsymsegError, DataError
@@ -112,7 +113,7 @@ def measure_stages(
         sampler=range(samples + 1),
         num_workers=1,
         collate_fn=_unchanged,
-        worker_init_fn=keep_memory,
+        worker_init_fn=begin_worker,
         generator=torch.Generator(),
     )
     seconds: dict[str, list[float]] = {}
@@ -242,7 +243,7 @@ def _rival_loader(
         batch_size=None,
         sampler=numbers,
         num_workers=workers,
-        worker_init_fn=keep_memory,
+        worker_init_fn=begin_worker,
         generator=torch.Generator(),
     )
     return iter(loader)

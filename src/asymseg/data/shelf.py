@@ -42,6 +42,7 @@ class Filled(NamedTuple):
 
     slot: int
     names: list[str]
+    skipped: tuple[str, ...]
 
 
 def make_shelf(slots: int, count: int, channels: int, size: tuple[int, int], shared: bool) -> Shelf:
@@ -50,14 +51,18 @@ def make_shelf(slots: int, count: int, channels: int, size: tuple[int, int], sha
     Raises TrainingError where there is no room for shared memory.
     """
     shelf = Shelf(torch.empty(slots, count, channels, *size), torch.empty(slots, count, *size, dtype=torch.uint8))
-    if not shared:
-        return shelf
+    if shared:
+        share(*shelf)
+    return shelf
+
+
+def share(*memories: Tensor) -> None:
+    """Move tensors to where worker processes see them. Raises TrainingError where there is no room for that."""
     try:
-        for memory in shelf:
+        for memory in memories:
             memory.share_memory_()  # type: ignore[no-untyped-call]
-        return shelf
     except RuntimeError as error:
-        needed = sum(memory.nbytes for memory in shelf) / 2**20
+        needed = sum(memory.nbytes for memory in memories) / 2**20
         raise TrainingError(
             f"no room for {needed:.0f} MiB of shared memory ({' '.join(str(error).split())[:200]}); "
             "lower --data.workers or --train.batch_size, or give the container more (docker run --shm-size)"

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import socket
 import time
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +13,9 @@ import psutil
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # type: ignore[import-untyped]
+from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from asymseg.atomic import atomic_file
 
@@ -34,7 +38,8 @@ class RunLog:
             return
         _drop_lines_after(folder / LOG, first_step)
         self.file = (folder / LOG).open("a", encoding="utf-8")
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self.known_bad = {entry["message"] for entry in read_log(folder) if entry["kind"] == "skipped"}
+        self.board = Board(folder / "tensorboard", first_step)
         self.bar = Progress(
             TextColumn("train"),
             BarColumn(),
@@ -99,12 +104,52 @@ class RunLog:
             + ("  (best so far)" if best else "")
         )
 
+    def skipped(self, done: int, messages: tuple[str, ...]) -> None:
+        """Write a line for each training file that could not be read in this step; each is shown once."""
+        if not self.active:
+            return
+        for message in messages:
+            self._write({"kind": "skipped", "step": done, "message": message})
+            if message not in self.known_bad:
+                self.known_bad.add(message)
+                self.console.print(f"skipped: {message}", highlight=False, markup=False)
+
     def _write(self, entry: dict[str, Any]) -> None:
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()
+        os.fsync(self.file.fileno())  # the state of this step is saved later, and must not outlive its lines
         for name, value in entry.items():
             if isinstance(value, float):
-                self.board.add_scalar(f"{entry['kind']}/{name}", value, entry["step"])
+                self.board.scalar(f"{entry['kind']}/{name}", value, entry["step"])
+
+
+class Board:
+    """What TensorBoard shows, written at once and by the caller's own thread.
+
+    Torch's writer has a thread that writes minutes later: a kill would lose what the log says was done.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns():020d}.{socket.gethostname()}.{os.getpid()}"
+        self.file = (folder / name).open("wb")
+        self.records = RecordWriter(self.file)
+        self._write(Event(file_version="brain.Event:2"))
+        if first_step:  # what a killed run wrote of later steps is not shown
+            self._write(Event(step=first_step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalar(self, name: str, value: float, step: int) -> None:
+        """Add a point to a curve."""
+        self._write(Event(step=step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)])))
+
+    def close(self) -> None:
+        """End the file."""
+        self.file.close()
+
+    def _write(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self.records.write(event.SerializeToString())
+        self.file.flush()
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Everything before the first step: folder, data, network, and the words that say what will happen."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,24 +11,17 @@ from rich.console import Console
 from rich.markup import escape
 from timm.layers import convert_sync_batchnorm
 
-from asymseg.atomic import surviving_folder
 from asymseg.config import Config, TrainConfig, make_config, read_config
 from asymseg.data.audit.quick import quick_check
 from asymseg.data.dataset import DataSet, check_pairs, median_frequency_weights, open_dataset
 from asymseg.data.loader import measure_normalisation
-from asymseg.errors import ConfigError, TrainingError
+from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.backbone import TimmBackbone, backbone_normalisation
 from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.training.optimizer import freeze_batchnorm
-
-
-def claim_folder(out: Path, resume: bool) -> None:
-    """Refuse a folder that holds another run."""
-    if not resume and (surviving_folder(out / "last") or (out / "log.jsonl").exists()):
-        raise TrainingError(f"{out}: holds a run already; go on with it by --resume, or name another folder by --out")
 
 
 def changed_settings(out: Path, config: Config) -> list[str]:
@@ -50,7 +44,9 @@ def make_accelerator(settings: TrainConfig) -> Accelerator:
         raise ConfigError("train.precision = fp16 needs a CUDA device; use bf16 or fp32 here")
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
     AcceleratorState._reset_state()  # it is one per process and would refuse a second run of another precision
-    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=settings.accumulation)
+    # Without this word accelerate would let processes that torchrun started on a machine of CPUs train each for itself.
+    cpu = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+    return Accelerator(mixed_precision=precision, gradient_accumulation_steps=settings.accumulation, cpu=cpu)
 
 
 def open_data(data: str | Path | None, config: Config) -> DataSet:
@@ -77,7 +73,10 @@ def check_data(dataset: DataSet, config: Config, console: Console | None) -> np.
         return None
     workers, silent = max(1, config.data.workers), Console(quiet=True)
     with (console or silent).status("reading every image and mask once"):
-        counts, warnings = quick_check(dataset, ("train", "val"), config.model.in_channels, workers)
+        tolerated = ("train",) if config.data.on_bad_file == "skip" else ()
+        counts, warnings = quick_check(
+            dataset, ("train", "val"), config.model.in_channels, workers, tolerated=tolerated
+        )
     if console is not None:
         for line in warnings:
             console.print(f"[yellow]warning:[/yellow] {escape(line)}", highlight=False)

@@ -35,6 +35,8 @@ class Progress:
     best_step: int = 0
     losses: list[float] = field(default_factory=list)
     """Of each step since the last training line of the log."""
+    unvalidated: bool = False
+    """Whether the validation that is due after `step` was cut short."""
 
 
 @dataclass
@@ -72,7 +74,8 @@ def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
     }
     with atomic_folder(folder, lasting=True) as temporary:
         write_model(temporary, run.evaluated, info)
-        torch.save(state, temporary / STATE)
+        with (temporary / STATE).open("wb") as file:  # a file of Python's, for it says what a full disk says
+            torch.save(state, file)
         sums = [f"{_sum(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
         (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
 

@@ -28,15 +28,24 @@ def quick_check(
     channels: int,
     workers: int,
     progress: Callable[[int, int], None] | None = None,
+    tolerated: Sequence[str] = (),
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Labelled pixels per image and class of each split, and warnings, after a look at every pixel of them.
 
     Raises one DataError for all files that training could not use: what is wrong with the first, in the words of
-    `read_pair`, and the names of a few others.
+    `read_pair`, and the names of a few others. In `tolerated` splits such files are among the warnings and are left out
+    of the counts, as long as there are others.
     """
     part = DataSet(dataset.classes, {split: dataset.splits[split] for split in splits})
     scanned = scan(list_dataset(part), channels, workers, progress)
-    _refuse([facts for facts in scanned if _is_refused(facts, dataset.classes)], dataset.classes, channels)
+    refused = [facts for facts in scanned if _is_refused(facts, dataset.classes)]
+    usable = tuple(facts for facts in scanned if not _is_refused(facts, dataset.classes))
+    left = {split: tuple(facts.pair for facts in usable if facts.split == split) for split in splits}
+    fatal = [facts for facts in refused if facts.split not in tolerated or not left[facts.split]]
+    if faults := _faults(fatal, dataset.classes, channels):
+        raise one_refusal(faults)
+    skipped = [f"skipped: {error}" for _, error in _faults(refused, dataset.classes, channels)]
+    part, scanned = DataSet(dataset.classes, left), usable
     found = count_classes(scanned, dataset.classes)
     counts = {split: found[split].pixels for split in splits}
     findings = [
@@ -45,7 +54,7 @@ def quick_check(
         *class_findings(found, dataset.classes, were_inferred(dataset.classes)),
         *copy_findings(scanned),
     ]
-    return counts, count_warnings(counts, part) + [
+    return counts, [*skipped, *count_warnings(counts, part)] + [
         _line(finding)
         for finding in most_serious_first(findings)
         if finding.severity != "note" and finding.kind not in _COUNTED
@@ -63,8 +72,8 @@ def _is_refused(facts: PairFacts, classes: Classes) -> bool:
     return bool(class_pixels(facts.mask, classes)[1])
 
 
-def _refuse(refused: Sequence[PairFacts], classes: Classes, channels: int) -> None:
-    """Raise what reading these pairs raises."""
+def _faults(refused: Sequence[PairFacts], classes: Classes, channels: int) -> list[tuple[Path, DataError]]:
+    """The files of these pairs that reading stumbles over, and what it raises."""
     faults: list[tuple[Path, DataError]] = []
     for facts in refused:
         try:
@@ -72,5 +81,4 @@ def _refuse(refused: Sequence[PairFacts], classes: Classes, channels: int) -> No
         except DataError as error:
             named_image = str(error).startswith(f"{facts.pair.image}: ")
             faults.append((facts.pair.image if named_image else facts.pair.mask, error))
-    if faults:
-        raise one_refusal(faults)
+    return faults
