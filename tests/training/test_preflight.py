@@ -26,7 +26,7 @@ def proposed(room: float, device: str = "cuda", loading: float = 0.01, cores: in
     """Of a network that holds 1 GiB and 0.5 GiB more per image, and computes 0.1 s and 0.05 s more per image."""
     config = make_config({"train": {"batch_size": 8}, "data": {"workers": 2}}, settings)
     measured = [Measured(size, 0.1 + 0.05 * size, round((1 + 0.5 * size) * GIB)) for size in (2, 4)]
-    return propose(config, device, measured, round(room * GIB), loading, image, cores)
+    return propose(config, device, measured, GIB // 2, round(room * GIB), loading, image, cores)
 
 
 def test_time_and_memory_are_read_off_the_line():
@@ -36,6 +36,14 @@ def test_time_and_memory_are_read_off_the_line():
     assert found.extrapolated
     assert found.loader_share == 0
     assert (found.batch_size, found.accumulation, found.crop_size) == (8, 1, (512, 512))
+
+
+def test_one_batch_size_alone_is_compared_with_none():
+    """2 GiB with two images and 0.5 with none are 3.5 with four."""
+    config = make_config({"train": {"batch_size": 4}})
+    found = propose(config, "cuda", [Measured(2, 0.2, 2 * GIB)], GIB // 2, 24 * GIB, 0.01, (1024, 2048), 8)
+    assert found.peak_bytes == pytest.approx(3.5 * GIB)
+    assert found.seconds_per_step == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

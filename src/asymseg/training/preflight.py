@@ -105,7 +105,7 @@ def preflight(
     measured: list[Measured] = []
     with reused_memory(device), tempfile.TemporaryDirectory() as nowhere, console.status("measuring steps"):
         work = prepare(dataset, config, Path(nowhere), accelerator, None)
-        room = _room(device)
+        room, idle = _room(device), _held(device)
         size = min(2, wanted)
         while True:
             found = _measure(work, size, seconds / 6)
@@ -126,13 +126,14 @@ def preflight(
             work.readers.pairs, dataset.classes, config.data, config.model.in_channels,
             work.info.mean, work.info.std, samples=8,
         )  # fmt: skip
-    return propose(config, str(device), measured, room, sum(map(median, stages.values())), _image_size(dataset))
+    return propose(config, str(device), measured, idle, room, sum(map(median, stages.values())), _image_size(dataset))
 
 
 def propose(
     config: Config,
     device: str,
     measured: list[Measured],
+    idle_bytes: int,
     room: int,
     loading: float,
     image_size: tuple[int, int],
@@ -140,12 +141,15 @@ def propose(
 ) -> Preflight:
     """What follows from steps that were measured, `loading` seconds that one process needs for an image, and cores.
 
+    `idle_bytes` were held before the first step: the other end of the line where one batch size alone was measured.
+
     The images of an optimizer step stay as many as they were: where they do not fit at once, they come in parts whose
     gradients are averaged. A crop is made smaller where the largest scaled image is, or where two images do not fit.
     """
     settings, data = config.train, config.data
     seconds = line_through([(part.batch_size, part.seconds) for part in measured])
-    memory = line_through([(part.batch_size, float(part.peak_bytes)) for part in measured])
+    idle = [(0, float(idle_bytes))] if len(measured) == 1 else []
+    memory = line_through(idle + [(part.batch_size, float(part.peak_bytes)) for part in measured])
     images = settings.batch_size * settings.accumulation
     fitting = [size for size in range(1, images + 1) if images % size == 0 and memory(size) <= _USABLE * room]
     best = max(fitting, default=1)
@@ -228,8 +232,13 @@ def _room(device: torch.device) -> int:
     return int(psutil.virtual_memory().available) + int(psutil.Process().memory_info().rss)
 
 
-def _peak(device: torch.device) -> int:
-    """The most that steps have held: what CUDA counted; on a CPU what the process keeps, for nothing is given back."""
+def _held(device: torch.device) -> int:
+    """What is held now."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return int(torch.cuda.memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
+
+
+def _peak(device: torch.device) -> int:
+    """The most that steps have held: what CUDA counted; on a CPU what is held now, for nothing was given back."""
+    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else _held(device)
