@@ -1,7 +1,7 @@
 """A small model, served in this process."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ INFO = ModelInfo(
     metrics={"miou": 0.5, "iou": [0.1, float("nan")]},
 )
 
-Serving = Callable[..., TestClient]
+Starting = Callable[..., AbstractContextManager[TestClient]]
 
 
 def write_model(folder: Path, seed: int = 0) -> Path:
@@ -45,33 +45,46 @@ def write_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """Coarse colours, so that classes are in pieces and not in dust."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 12), -(-width // 12), 3), dtype=np.uint8)
-    return np.ascontiguousarray(coarse.repeat(12, 0).repeat(12, 1)[:height, :width])
-
-
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("serving") / "street")
 
 
-@pytest.fixture
-def serving(model: Path) -> Iterator[Serving]:
-    """Start a server with what differs from the usual, and give a client that is one of its own page."""
-    with ExitStack() as stack:
+@pytest.fixture(scope="session")
+def picture() -> Callable[..., np.ndarray]:
+    """Draws coarse colours, so that classes are in pieces and not in dust."""
 
-        def start(
-            sources: dict[str, str] | None = None,
-            *,
-            examples: Path | None = None,
-            limits: dict[str, Any] | None = None,
-            **guard: Any,
-        ) -> TestClient:
-            service = Service(sources or {"street": str(model)}, "cpu", Limits(**(limits or {})))
-            app = Guard(make_app(service, Examples(examples)), observe=service.metrics.observe, **guard)
-            client = TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
-            client.service = service
-            return stack.enter_context(client)
+    def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
+        coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 12), -(-width // 12), 3), dtype=np.uint8)
+        return np.ascontiguousarray(coarse.repeat(12, 0).repeat(12, 1)[:height, :width])
 
-        yield start
+    return draw
+
+
+@pytest.fixture(scope="session")
+def starting(model: Path) -> Starting:
+    """Starts a server with what differs from the usual, for a client that is one of its own page."""
+
+    @contextmanager
+    def start(
+        sources: dict[str, str] | None = None,
+        *,
+        examples: Path | None = None,
+        limits: dict[str, Any] | None = None,
+        **guard: Any,
+    ) -> Iterator[TestClient]:
+        service = Service(sources or {"street": str(model)}, "cpu", Limits(**(limits or {})))
+        app = Guard(make_app(service, Examples(examples)), observe=service.metrics.observe, **guard)
+        client = TestClient(app, base_url="http://127.0.0.1:8000", raise_server_exceptions=False)
+        client.service = service
+        with client:
+            yield client
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def client(starting: Starting) -> Iterator[TestClient]:
+    """Of a server as it is by default."""
+    with starting() as started:
+        yield started

@@ -8,19 +8,24 @@ from asymseg.serving.guard import HEADERS, read_keys
 KEY = "0123456789abcdefghij"
 
 
+@pytest.fixture(scope="module")
+def keyed(starting):
+    with starting(keys=(KEY, "another key of twenty"), names=("seg.example.org",)) as client:
+        yield client
+
+
 @pytest.mark.parametrize(
     "host", ["localhost:8000", "127.0.0.1:8000", "[::1]:8000", "192.168.1.5:8000", "LOCALHOST", "seg.example.org"]
 )
-def test_its_own_names_and_numbers_are_answered(serving, host):
-    client = serving(names=("seg.example.org",))
-    assert client.get("/livez", headers={"host": host}).status_code == 200
+def test_its_own_names_and_numbers_are_answered(keyed, host):
+    assert keyed.get("/livez", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example.org", "evil.example.org:8000", "localhost.evil.org", "", "127.0.0.1.evil.org"]
 )
-def test_a_name_that_was_made_to_point_here_is_not(serving, host):
-    answer = serving().get("/v1/models", headers={"host": host})
+def test_a_name_that_was_made_to_point_here_is_not(client, host):
+    answer = client.get("/v1/models", headers={"host": host})
     assert (answer.status_code, answer.json()["error"]["code"]) == (403, "wrong_host")
 
 
@@ -34,8 +39,7 @@ def test_a_name_that_was_made_to_point_here_is_not(serving, host):
         {"origin": "null"},
     ],
 )
-def test_pages_of_other_sites_are_refused(serving, headers):
-    client = serving()
+def test_pages_of_other_sites_are_refused(client, headers):
     for answer in (
         client.post("/v1/predict", content=b"x", headers=headers),
         client.get("/v1/models", headers=headers),
@@ -46,12 +50,12 @@ def test_pages_of_other_sites_are_refused(serving, headers):
 @pytest.mark.parametrize(
     "headers", [{}, {"sec-fetch-site": "same-origin", "origin": "http://127.0.0.1:8000"}, {"sec-fetch-site": "none"}]
 )
-def test_its_own_page_and_programs_are_answered(serving, headers):
-    assert serving().get("/v1/models", headers=headers).status_code == 200
+def test_its_own_page_and_programs_are_answered(client, headers):
+    assert client.get("/v1/models", headers=headers).status_code == 200
 
 
-def test_a_link_from_elsewhere_leads_to_the_page_and_no_further(serving):
-    client, headers = serving(), {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+def test_a_link_from_elsewhere_leads_to_the_page_and_no_further(client):
+    headers = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     assert client.get("/", headers=headers).status_code != 403
     assert client.get("/v1/models", headers=headers).status_code == 403
 
@@ -71,8 +75,7 @@ def test_a_link_from_elsewhere_leads_to_the_page_and_no_further(serving):
         ({"x-api-key": "clé"}, 401),
     ],
 )
-def test_keys(serving, headers, status):
-    client = serving(keys=(KEY, "another key of twenty"))
+def test_keys(keyed, headers, status):
     headers = {name: value.encode() for name, value in headers.items()}
     for address in (
         "/v1/models",
@@ -82,28 +85,26 @@ def test_keys(serving, headers, status):
         "/metrics",
         "/openapi.json",
     ):
-        answer = client.get(address, headers=headers)
+        answer = keyed.get(address, headers=headers)
         assert answer.status_code == status, address
     if status == 401:
         assert answer.json()["error"]["code"] == "no_key"
         assert answer.headers["www-authenticate"] == "Bearer"
 
 
-def test_the_page_and_the_health_need_no_key(serving):
-    client = serving(keys=(KEY,))
-    for address in ("/", "/page/page.css", "/page/nothing", "/livez", "/readyz"):
-        assert client.get(address).status_code != 401, address
+def test_the_page_and_the_health_need_no_key(keyed):
+    for address in ("/", "/page/page.js", "/page/nothing", "/livez", "/readyz"):
+        assert keyed.get(address).status_code != 401, address
 
 
 @pytest.mark.parametrize("address", ["/page/../v1/models", "/page/..%2fv1/models", "//v1/models", "/v1/models/"])
-def test_no_way_round_the_keys(serving, address):
-    client = serving(keys=(KEY,))
-    assert "street" not in client.get(address).text
+def test_no_way_round_the_keys(keyed, address):
+    assert "street" not in keyed.get(address).text
 
 
 @pytest.mark.parametrize("address", ["/livez", "/v1/models", "/nothing", "/v1/predict", "/openapi.json", "/metrics"])
-def test_every_answer_has_the_headers(serving, address):
-    answer = serving().get(address)
+def test_every_answer_has_the_headers(client, address):
+    answer = client.get(address)
     assert HEADERS.items() <= dict(answer.headers).items()
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("default-src 'self'; img-src 'self' blob: data:;")

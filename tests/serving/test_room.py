@@ -18,7 +18,7 @@ def test_requests_beyond_the_queue_are_told_to_come_back():
 
 
 def test_bytes_and_pixels_of_all_requests_together_are_bounded():
-    room = Room(Limits(bytes=10, pixels=100))
+    room = Room(Limits(max_bytes=10, max_pixels=100))
     with room.place() as first, room.place() as second:
         first.take_bytes(75)
         second.take_pixels(790)
@@ -31,7 +31,7 @@ def test_bytes_and_pixels_of_all_requests_together_are_bounded():
 
 
 def test_a_fault_gives_its_place_back():
-    room = Room(Limits(bytes=1))
+    room = Room(Limits(max_bytes=1))
     with pytest.raises(Refusal), room.place() as place:  # noqa: PT012
         place.take_bytes(5)
         place.take_bytes(5)
@@ -46,7 +46,7 @@ def test_nothing_new_is_taken_while_it_stops():
     assert (refusal.value.status, refusal.value.code, refusal.value.retry_after) == (503, "stopping", 1)
 
 
-@pytest.mark.parametrize("name", ["bytes", "pixels", "queue", "batch", "timeout"])
+@pytest.mark.parametrize("name", ["max_bytes", "max_pixels", "queue", "batch", "timeout"])
 def test_limits_are_above_zero(name):
     with pytest.raises(ConfigError, match=name):
         Limits(**{name: 0.0 if name == "timeout" else 0})

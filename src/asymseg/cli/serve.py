@@ -83,7 +83,7 @@ def serve(
         keys=keys,
         names=names,
         examples=examples,
-        limits=Limits(bytes=max_bytes, pixels=max_pixels, queue=queue, batch=batch, timeout=timeout),
+        limits=Limits(max_bytes=max_bytes, max_pixels=max_pixels, queue=queue, batch=batch, timeout=timeout),
         started=started,
     )
 

@@ -1,5 +1,6 @@
 """What is told of the models that are served."""
 
+import math
 from typing import Any
 
 from asymseg.serving.answering import list_classes
@@ -24,11 +25,20 @@ def describe(models: Models, name: str) -> dict[str, Any]:
         "seeing": str(info.seeing),
         "license": info.license,
         "source": info.source,
-        "metrics": info.metrics,
+        "metrics": _finite(info.metrics),
         "attention": predictor.attends,
         "device": str(predictor.device),
         "fault": models.faults.get(name),
     }
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for what JSON has no word for: the score of a class that never occurred."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def readiness(models: Models) -> dict[str, Any]:

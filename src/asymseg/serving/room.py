@@ -16,9 +16,9 @@ _RETRY_AFTER = 1
 class Limits:
     """What one request may hold, and how many there may be. Raises ConfigError."""
 
-    bytes: int = 64 * 2**20
+    max_bytes: int = 64 * 2**20
     """Of a request's body."""
-    pixels: int = 20_000_000
+    max_pixels: int = 20_000_000
     """Of an image, told from its head before it is decoded."""
     queue: int = 64
     """Requests for predictions that are in work or wait, from the first byte of the body to the last of the answer."""
@@ -28,7 +28,7 @@ class Limits:
     """Seconds for a body to arrive, and as many for its answer."""
 
     def __post_init__(self) -> None:
-        for name in ("bytes", "pixels", "queue", "batch", "timeout"):
+        for name in ("max_bytes", "max_pixels", "queue", "batch", "timeout"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} = {getattr(self, name)}: give a number above 0")
 
@@ -66,14 +66,14 @@ class Place:
 
     def take_bytes(self, count: int) -> None:
         """Raises Refusal where the requests together hold too many already."""
-        if self.room.bytes + count > _BODIES * self.room.limits.bytes:
+        if self.room.bytes + count > _BODIES * self.room.limits.max_bytes:
             raise _busy("other requests fill the memory for uploads")
         self.bytes += count
         self.room.bytes += count
 
     def take_pixels(self, count: int) -> None:
         """Raises Refusal where the requests together hold too many already."""
-        if self.room.pixels + count > _IMAGES * self.room.limits.pixels:
+        if self.room.pixels + count > _IMAGES * self.room.limits.max_pixels:
             raise _busy("other requests fill the memory for images")
         self.pixels += count
         self.room.pixels += count

@@ -86,7 +86,7 @@ class Service:
     async def _body(self, request: Request, place: Place) -> bytes:
         try:
             async with asyncio.timeout(self.limits.timeout):
-                return await read_body(request, self.limits.bytes, place)
+                return await read_body(request, self.limits.max_bytes, place)
         except TimeoutError:
             raise Refusal(
                 408, "slow", f"the body did not arrive within {self.limits.timeout:g} seconds; send a smaller image"
@@ -114,7 +114,7 @@ class Service:
         self.decoding += 1
         try:
             data = await image_bytes(request.headers, body)
-            pixels = await self._in(self._decoders, count_pixels, data, self.limits.pixels)
+            pixels = await self._in(self._decoders, count_pixels, data, self.limits.max_pixels)
             place.take_pixels(pixels)
             check_wanted(wanted, info.classes, pixels)
             return await self._in(self._decoders, decode, data, len(info.mean))

@@ -5,6 +5,7 @@ import binascii
 import json
 import math
 import struct
+import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -76,12 +77,13 @@ def count_pixels(data: bytes, most: int) -> int:
     if not data:
         raise Refusal(400, "bad_image", "there are no bytes of an image; send the file")
     with _refusing():
-        pixels, numbers = _told(data)
-        if pixels > most or numbers > _MOST_CHANNELS * most:
-            raise Refusal(
-                413, "too_large", f"the image has more than {most} pixels, which are the limit; make it smaller"
-            )
-        return pixels
+        try:
+            pixels, numbers = _told(data)
+        except Image.DecompressionBombError:
+            pixels = numbers = sys.maxsize
+    if pixels > most or numbers > _MOST_CHANNELS * most:
+        raise Refusal(413, "too_large", f"the image has more than {most} pixels; make it smaller")
+    return pixels
 
 
 def decode(data: bytes, channels: int) -> Pixels:
@@ -159,10 +161,13 @@ async def _from_form(headers: Headers, body: bytes) -> bytes:
         form = await _InMemory(headers, once(), max_files=1, max_fields=8, max_part_size=len(body)).parse()
     except MultiPartException as error:
         raise Refusal(400, "bad_body", f"the form cannot be read ({error.message}); send one file as `image`") from None
-    image = form.get("image")
-    if not isinstance(image, UploadFile):
-        raise Refusal(400, "bad_body", "the form has no file `image`; add one, as in curl -F image=@photo.jpg")
-    return await image.read()
+    try:
+        image = form.get("image")
+        if not isinstance(image, UploadFile):
+            raise Refusal(400, "bad_body", "the form has no file `image`; add one, as in curl -F image=@photo.jpg")
+        return await image.read()
+    finally:
+        await form.close()
 
 
 def _from_json(body: bytes) -> bytes:

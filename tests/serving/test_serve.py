@@ -1,0 +1,93 @@
+"""`asymseg serve` as its user meets it: started, asked, and told to stop while it works."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from io import BytesIO
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+import asymseg
+from asymseg.cli import main
+
+
+@pytest.fixture
+def started(model):
+    """The process and the address that it tells."""
+    command = [sys.executable, "-m", "asymseg", "serve", str(model), "--port", "0", "--device", "cpu"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    line = process.stderr.readline()
+    assert "serving at http://127.0.0.1:" in line
+    yield process, line.split()[2]
+    process.kill()
+    process.wait()
+    process.stderr.close()
+
+
+def test_what_was_taken_is_finished_and_what_comes_later_is_told_so(started, model, picture):
+    process, address = started
+    file = BytesIO()
+    Image.fromarray(picture(300, 400)).save(file, format="PNG")
+    expected = asymseg.load(model, "cpu")(picture(300, 400)).mask
+    outcomes, begun = [], threading.Barrier(7)
+
+    def ask():
+        with httpx.Client(base_url=address, timeout=60.0) as client:
+            client.get("/livez")
+            begun.wait()
+            while True:
+                try:
+                    answer = client.post("/v1/predict?output=mask", content=file.getvalue())
+                except httpx.ConnectError:  # it listens no more
+                    return
+                except httpx.TransportError as error:  # the connection was taken, and then dropped
+                    outcomes.append(repr(error))
+                    return
+                outcomes.append(answer.status_code)
+                if answer.status_code == 503:
+                    assert answer.json()["error"]["code"] == "stopping"
+                    return
+                with Image.open(BytesIO(answer.content)) as opened:
+                    np.testing.assert_array_equal(np.array(opened), expected)
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    while len(outcomes) < 6:
+        threads[0].join(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 0
+    for thread in threads:
+        thread.join()
+    assert set(outcomes) <= {200, 503}
+    assert outcomes.count(503) >= 1
+    assert process.stderr.read() == ""
+
+
+def fails(capsys, *arguments):
+    with pytest.raises(SystemExit) as leaving:
+        main(["serve", *arguments])
+    assert leaving.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_port_in_use_is_told_before_anything_is_loaded(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"127.0.0.1, port {port}: cannot listen there" in fails(capsys, "nowhere", "--port", str(port))
+
+
+def test_what_is_wrong_is_told_in_a_line(capsys, tmp_path):
+    assert "not a model folder" in fails(capsys, str(tmp_path), "--port", "0")
+    assert "max_pixels" in fails(capsys, str(tmp_path), "--max_pixels", "0")
+    assert "no such folder" in fails(capsys, str(tmp_path), "--examples", str(tmp_path / "none"))
+    assert "not readable" in fails(capsys, str(tmp_path), "--keys", str(tmp_path / "none"))
+    assert "cannot listen" in fails(capsys, str(tmp_path), "--port", "99999")

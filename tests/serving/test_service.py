@@ -1,0 +1,249 @@
+"""Limits of a running server: time, memory, clients that leave, and nothing on the disk."""
+
+import asyncio
+import json
+import sys
+import threading
+import time
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from asymseg.serving.app import make_app
+from asymseg.serving.examples import Examples
+from asymseg.serving.room import Limits
+from asymseg.serving.service import Service
+
+
+@pytest.fixture
+def photo(picture):
+    file = BytesIO()
+    Image.fromarray(picture(40, 60)).save(file, format="PNG")
+    return file.getvalue()
+
+
+class Gate:
+    """Lets a service's network run only once it is opened."""
+
+    def __init__(self, service):
+        self.event = threading.Event()
+        self.worker = service.models.pick(None)
+        self.blocking = self.worker.do(self.event.wait)
+        while len(self.worker):
+            time.sleep(0.001)
+
+    def open(self):
+        self.event.set()
+        self.blocking.result(10)
+
+
+def ask(app, body, *, leave=None, method="POST", path="/v1/predict", chunks=None):
+    """One request straight into the application: the status and content of its answer.
+
+    `leave` is awaited before the client is gone; `chunks` are the parts of the body, None a client that leaves.
+    """
+
+    async def asking():
+        parts = list(chunks) if chunks is not None else [body]
+        messages = []
+
+        async def receive():
+            if parts:
+                part = parts.pop(0)
+                if part is None:
+                    return {"type": "http.disconnect"}
+                if callable(part):
+                    part = await part()
+                return {"type": "http.request", "body": part, "more_body": bool(parts)}
+            if leave is None:
+                await asyncio.Event().wait()
+            await leave()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            messages.append(message)
+
+        scope = {
+            "type": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"host", b"127.0.0.1")],
+            "http_version": "1.1",
+            "scheme": "http",
+            "server": ("127.0.0.1", 8000),
+            "client": ("127.0.0.1", 9),
+            "root_path": "",
+        }
+        await app(scope, receive, send)
+        return messages[0]["status"], b"".join(message.get("body", b"") for message in messages)
+
+    return asyncio.run(asking())
+
+
+@pytest.fixture
+def service(model):
+    made = Service({"street": str(model)}, "cpu", Limits(max_bytes=100_000, timeout=0.3))
+    yield made
+    asyncio.run(made.close())
+
+
+@pytest.fixture
+def app(service):
+    return make_app(service, Examples())
+
+
+def is_empty(service):
+    room = service.room
+    return (room.requests, room.bytes, room.pixels, service.decoding, len(service.models.pick(None))) == (0,) * 5
+
+
+def test_who_leaves_leaves_nothing_behind(service, app, photo):
+    gate = Gate(service)
+
+    async def leave():
+        while not len(gate.worker):  # until the image waits for the network
+            await asyncio.sleep(0.001)
+
+    status, _ = ask(app, photo, leave=leave)
+    assert status == 499
+    assert is_empty(service)
+    gate.open()
+    assert "asymseg_clients_left_total 1.0" in service.metrics.text().decode()
+
+
+def test_who_leaves_while_sending_leaves_nothing_behind(service, app):
+    assert ask(app, b"", chunks=[b"x" * 50, None])[0] == 499
+    assert is_empty(service)
+
+
+def test_an_answer_that_takes_too_long(service, app, photo):
+    gate = Gate(service)
+    status, content = ask(app, photo)
+    assert (status, json.loads(content)["error"]["code"]) == (504, "timeout")
+    assert is_empty(service)
+    gate.open()
+    service.limits = Limits()
+    assert ask(app, photo)[0] == 200
+
+
+def test_a_body_that_takes_too_long(service, app):
+    async def slowly():
+        await asyncio.sleep(10)
+        return b"x"
+
+    status, content = ask(app, b"", chunks=[b"x", slowly])
+    assert (status, json.loads(content)["error"]["code"]) == (408, "slow")
+    assert is_empty(service)
+
+
+@pytest.mark.parametrize("chunks", [[b"x" * 100_001], [b"x" * 60_000] * 3, [b"x" * 60_000] * 1000])
+def test_a_body_that_is_too_large_is_heard_out_but_not_held(service, app, chunks):
+    most = 0
+
+    async def watched(chunk):
+        nonlocal most
+        most = max(most, service.room.bytes)
+        return chunk
+
+    status, content = ask(app, b"", chunks=[lambda chunk=chunk: watched(chunk) for chunk in chunks])
+    assert (status, json.loads(content)["error"]["code"]) == (413, "too_large")
+    assert most <= 100_000
+    assert is_empty(service)
+
+
+def test_a_full_queue_says_when_to_come_back(starting, photo):
+    with starting(limits={"queue": 1, "timeout": 5.0}) as client:
+        gate = Gate(client.service)
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(client.post("/v1/predict", content=photo)))
+        asking.start()
+        while not len(gate.worker):
+            time.sleep(0.001)
+        refused = client.post("/v1/predict", content=photo)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "busy")
+        assert int(refused.headers["retry-after"]) >= 1
+        gate.open()
+        asking.join()
+        assert answers[0].status_code == 200
+
+
+def test_requests_that_come_together_go_through_the_network_together(starting, picture):
+    with starting() as client:
+        gate = Gate(client.service)
+        files = []
+        for seed in range(5):
+            file = BytesIO()
+            Image.fromarray(picture(40, 60, seed)).save(file, format="PNG")
+            files.append(file.getvalue())
+        answers = {}
+
+        def ask_for(number):
+            answers[number] = client.post("/v1/predict?output=mask", content=files[number]).content
+
+        threads = [threading.Thread(target=ask_for, args=(number,)) for number in range(5)]
+        for thread in threads:
+            thread.start()
+        while len(gate.worker) < 5:
+            time.sleep(0.001)
+        gate.open()
+        for thread in threads:
+            thread.join()
+        assert 'asymseg_batch_images_bucket{le="4.0",model="street"} 0.0' in client.get("/metrics").text
+        for number in range(5):
+            alone = client.post("/v1/predict?output=mask", content=files[number]).content
+            assert answers[number] == alone
+
+
+def test_a_mistake_of_ours_shows_no_insides(starting, photo, monkeypatch, caplog):
+    def broken(*arguments):
+        raise RuntimeError("the secret insides")
+
+    with starting() as client:
+        monkeypatch.setattr("asymseg.serving.service.as_json", broken)
+        answer = client.post("/v1/predict", content=photo)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "internal")
+        assert "secret" not in answer.text
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_while_it_stops_nothing_new_is_taken(starting, photo):
+    with starting() as client:
+        client.service.room.stopping = True
+        for answer in (client.post("/v1/predict", content=photo), client.get("/readyz")):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "stopping")
+            assert "retry-after" in answer.headers
+        assert client.get("/livez").status_code == 200
+
+
+_opened: list[str] = []
+
+
+def _watch(event, arguments):
+    if event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"):
+        _opened.append(str(arguments[0]))
+    elif event in ("tempfile.mkstemp", "tempfile.mkdtemp", "os.mkdir", "os.rename", "os.truncate"):
+        _opened.append(event)
+
+
+def test_no_upload_touches_the_disk(starting):
+    """Larger than all the sizes at which libraries spool: 1 MiB is that of forms."""
+    file = BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (700, 1000, 3), dtype=np.uint8)
+    np.save(file, noise)
+    data = file.getvalue()
+    assert len(data) > 2 * 2**20
+    with starting() as client:
+        sys.addaudithook(_watch)
+        _opened.clear()
+        form = client.post("/v1/predict", files={"image": ("a.npy", data)})
+        raw = client.post("/v1/predict?polygons=true&keep=true", content=data)
+        arrays = client.post("/v1/predict?output=probabilities", content=data)
+        assert [answer.status_code for answer in (form, raw, arrays)] == [200, 200, 200]
+        assert _opened == []
+        with open("/dev/null", "w"):  # so the trap works
+            pass
+        assert _opened == ["/dev/null"]
