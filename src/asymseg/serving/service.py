@@ -14,10 +14,8 @@ from starlette.requests import ClientDisconnect
 
 from asymseg.data.pixels import Pixels
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.result import Result
 from asymseg.serving.answering import KINDS, as_arrays, as_json, as_picture, check_wanted, of_pixel
 from asymseg.serving.kept import Kept
-from asymseg.serving.loading import Loaded
 from asymseg.serving.metrics import Metrics
 from asymseg.serving.models import Models
 from asymseg.serving.refusals import Refusal
@@ -46,6 +44,8 @@ class Service:
         self.models = Models(sources, device, batch=limits.batch, coming=lambda: self.decoding, metrics=self.metrics)
         self._decoders = ThreadPoolExecutor(_THREADS, "decode")
         self._encoders = ThreadPoolExecutor(_THREADS, "encode")
+        self._large = asyncio.Semaphore(_THREADS)
+        """For what is many times as large as its image."""
         self._show_numbers()
 
     async def predict(self, request: Request, wanted: Annotated[Wanted, Query()]) -> Response:
@@ -96,14 +96,15 @@ class Service:
         began = time.perf_counter()
         async with _in_time(self.limits.timeout):
             image = await self._image(worker, request, body, wanted, place)
-            result, model = await self._look(worker, image)
+            result, model = await asyncio.wrap_future(worker.look(image))
             seconds = time.perf_counter() - began
             if wanted.output == "json":
                 name = self.kept.add(result, worker) if wanted.keep else None
                 content = await self._in(self._encoders, as_json, result, model, wanted, name, seconds)
             elif wanted.output == "probabilities":
-                shares = await asyncio.wrap_future(worker.do(lambda: result.probabilities))
-                content = await self._in(self._encoders, as_arrays, shares, result.classes)
+                async with self._large:
+                    shares = await asyncio.wrap_future(worker.do(lambda: result.probabilities))
+                    content = await self._in(self._encoders, as_arrays, shares, result.classes)
             else:
                 content = await self._in(self._encoders, as_picture, result, wanted)
             return Response(content, media_type=KINDS[wanted.output])
@@ -120,14 +121,6 @@ class Service:
             return await self._in(self._decoders, decode, data, len(info.mean))
         finally:
             self.decoding -= 1
-
-    async def _look(self, worker: Worker, image: Pixels) -> tuple[Result, Loaded]:
-        try:
-            return await asyncio.wrap_future(worker.look(image))
-        except DataError as error:
-            raise Refusal(400, "bad_image", str(error)) from None
-        except ConfigError as error:  # of this size, or not in this memory
-            raise Refusal(422, "cannot_see", str(error)) from None
 
     async def _pixel(self, work: "asyncio.Future[dict[str, Any]]") -> Response:
         async with _in_time(self.limits.timeout):
@@ -156,10 +149,14 @@ class Service:
 
 @asynccontextmanager
 async def _in_time(seconds: float) -> AsyncIterator[None]:
-    """Raises Refusal where the block takes longer."""
+    """Raises Refusal where the block takes longer, and for what it raises itself that whoever asks can mend."""
     try:
         async with asyncio.timeout(seconds):
             yield
+    except DataError as error:
+        raise Refusal(400, "bad_image", str(error)) from None
+    except ConfigError as error:  # an image that does not fit into memory, a file that gives class maps alone
+        raise Refusal(422, "cannot", str(error)) from None
     except TimeoutError:
         raise Refusal(504, "timeout", f"no answer within {seconds:g} seconds; try a smaller image, or later") from None
 
