@@ -222,6 +222,7 @@ def test_what_a_page_tells_to_type(
     page: Path, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue("no_shape_checks")
+    monkeypatch.setattr("asymseg.exporting.export.SIZES", ((16, 16), (37, 53)))  # that many are enough for a page
     if page.name == "serving.md":
         request.getfixturevalue("served")
     shutil.copytree(world, tmp_path / "here")

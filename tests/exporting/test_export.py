@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import asymseg
 from asymseg.classes import Classes
 from asymseg.errors import ConfigError, ExportError
 from asymseg.exporting.export import export
@@ -22,8 +23,10 @@ from asymseg.exporting.graph import Graph
 from asymseg.exporting.program import open_program
 from asymseg.exporting.verification import SIZES, verify
 from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
 from asymseg.model.signature import Signature
+from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(names=("road", "sky", "tree"), palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
 INFO = ModelInfo(
@@ -96,6 +99,15 @@ def test_the_file_gives_the_networks_logits_of_bytes(network, exported, size, ba
     with torch.no_grad():
         expected = network((torch.from_numpy(image) / 255 - mean) / std).numpy()
     np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_the_file_is_a_predictor(network, exported):
+    image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    predictor = asymseg.load(exported, "cpu")
+    given, expected = predictor(image), Predictor(network, INFO, "cpu")(image)
+    np.testing.assert_allclose(given.probabilities, expected.probabilities, atol=1e-4)
+    assert predictor.parameters == parameter_count(network)
+    assert (predictor.info.classes, predictor.info.license) == (CLASSES, "Apache-2.0")
 
 
 def test_the_file_says_what_a_model_folder_says(exported):

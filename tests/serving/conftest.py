@@ -11,6 +11,7 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
+import asymseg
 from asymseg.classes import Classes
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import save_model
@@ -34,30 +35,46 @@ INFO = ModelInfo(
 Starting = Callable[..., AbstractContextManager[TestClient]]
 
 
-def write_model(folder: Path, seed: int = 0) -> Path:
+def write_model(folder: Path, seed: int) -> Path:
     """A model folder; seeds differ in their weights alone."""
     torch.manual_seed(seed)
     narrow = {"key_channels": 8, "value_channels": 8, "context_channels": 16, "aux_channels": 0}
     network = ANNNet(3, "resnet10t", pretrained=False, stages=(1, 2), **narrow).eval()
-    for block in (network.fusion, network.context):
-        nn.init.normal_(block.output.weight, std=1.0)
+    for layer in (network.fusion.output, network.context.output, network.classifier):
+        nn.init.normal_(layer.weight, std=1.0)
+    pixels = torch.from_numpy(draw(96, 120)).permute(2, 0, 1)[None] / 255  # h w c -> 1 c h w
+    with torch.no_grad():  # so that each class is the best one somewhere
+        logits = network((pixels - 0.5) / 0.25)
+        scale = logits.std(dim=(0, 2, 3))
+        network.classifier.weight /= scale[:, None, None, None]
+        network.classifier.bias /= scale
+        network.classifier.bias -= logits.mean(dim=(0, 2, 3)) / scale
     save_model(folder, network, INFO)
     return folder
 
 
+def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A picture of coarse colours, so that classes are in pieces and not in dust."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 12), -(-width // 12), 3), dtype=np.uint8)
+    return np.ascontiguousarray(coarse.repeat(12, 0).repeat(12, 1)[:height, :width])
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_model(tmp_path_factory.mktemp("serving") / "street")
+    folder = write_model(tmp_path_factory.mktemp("serving") / "street", seed=4)
+    mask = asymseg.load(folder, "cpu")(draw(50, 70)).mask
+    assert np.bincount(mask.ravel(), minlength=3).min() > 100  # one that says the same everywhere would prove nothing
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that answers otherwise."""
+    return write_model(tmp_path_factory.mktemp("serving") / "other", seed=1)
 
 
 @pytest.fixture(scope="session")
 def picture() -> Callable[..., np.ndarray]:
-    """Draws coarse colours, so that classes are in pieces and not in dust."""
-
-    def draw(height: int, width: int, seed: int = 0) -> np.ndarray:
-        coarse = np.random.default_rng(seed).integers(0, 256, (-(-height // 12), -(-width // 12), 3), dtype=np.uint8)
-        return np.ascontiguousarray(coarse.repeat(12, 0).repeat(12, 1)[:height, :width])
-
     return draw
 
 

@@ -6,26 +6,13 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from torch import nn
 
 import asymseg
 from asymseg.errors import CheckpointError, ConfigError
-from asymseg.model.checkpoint import load_model, save_model
 from asymseg.serving.loading import names_of, stamp_of
 from asymseg.serving.metrics import Metrics
 from asymseg.serving.models import Models
-
-
-@pytest.fixture
-def other(model, tmp_path):
-    """A model that answers otherwise."""
-    network, info = load_model(model)
-    torch.manual_seed(1)
-    nn.init.normal_(network.classifier.weight, std=1.0)
-    save_model(tmp_path / "other", network, info)
-    return tmp_path / "other"
 
 
 @pytest.mark.parametrize(

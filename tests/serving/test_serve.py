@@ -90,4 +90,4 @@ def test_what_is_wrong_is_told_in_a_line(capsys, tmp_path):
     assert "max_pixels" in fails(capsys, str(tmp_path), "--max_pixels", "0")
     assert "no such folder" in fails(capsys, str(tmp_path), "--examples", str(tmp_path / "none"))
     assert "not readable" in fails(capsys, str(tmp_path), "--keys", str(tmp_path / "none"))
-    assert "cannot listen" in fails(capsys, str(tmp_path), "--port", "99999")
+    assert "port = 99999" in fails(capsys, str(tmp_path), "--port", "99999")

@@ -96,10 +96,12 @@ class _Server(uvicorn.Server):
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"port = {port}: give one from 0, which is any that is free, to 65535")
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=_CONNECTIONS)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ConfigError(
             f"{host}, port {port}: cannot listen there ({error}); choose another --host or --port"
         ) from None
