@@ -79,26 +79,34 @@ def network() -> ANNNet:
     return small_network()
 
 
-@pytest.fixture(scope="module")
-def exported(network: ANNNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folded network as a file that takes bytes and gives logits."""
+@pytest.fixture(scope="module", params=[True, False], ids=["folded", "plain"])
+def exported(network: ANNNet, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The network as a file that takes bytes and gives logits."""
     path = tmp_path_factory.mktemp("exported") / "model.onnx"
     network.train()
-    unchecked(export, (network, INFO), path, from_bytes=True)
+    unchecked(export, (network, INFO), path, from_bytes=True, fold=request.param)
     assert network.training  # it is its user's, and stays as it was
     network.eval()
     return path
 
 
-@pytest.mark.parametrize("size", [(1, 1), (7, 90), (37, 53), (120, 160), (97, 97)])
-@pytest.mark.parametrize("batch", [1, 2])
-def test_the_file_gives_the_networks_logits_of_bytes(network, exported, size, batch):
+@pytest.mark.parametrize(
+    ("batch", "size"),
+    [
+        *((2, size) for size in [(1, 1), (7, 90), (16, 16), (37, 53), (120, 160), (97, 97), (129, 257)]),
+        *((1, size) for size in [(321, 481), (360, 480), (512, 1024), (769, 769), (1080, 1920)]),
+    ],
+)
+def test_the_file_gives_the_networks_logits_of_bytes(network, exported, batch, size):
     image = np.random.default_rng(size).integers(0, 256, (batch, 3, *size), dtype=np.uint8)
     given = onnxruntime.InferenceSession(exported).run(None, {"image": image})[0]
     mean, std = torch.tensor(INFO.mean)[:, None, None], torch.tensor(INFO.std)[:, None, None]
     with torch.no_grad():
         expected = network((torch.from_numpy(image) / 255 - mean) / std).numpy()
-    np.testing.assert_allclose(given, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+    tolerance = 1e-4 * np.abs(expected).max()
+    np.testing.assert_allclose(given, expected, rtol=0, atol=tolerance)
+    chosen = np.take_along_axis(expected, given.argmax(axis=1)[:, None], axis=1)
+    assert (expected.max(axis=1, keepdims=True) - chosen).max() <= tolerance  # another class only where two tie
 
 
 def test_the_file_is_a_predictor(network, exported):

@@ -140,6 +140,17 @@ def test_fine_maps_and_attention_stay_in_float(exported):
     }
 
 
+def test_no_product_can_overflow(exported):
+    """Two products of an unsigned byte and a weight, added, must fit into 16 bits on CPUs without VNNI."""
+    model = onnx.load(exported)
+    convolutions = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
+    quantised = {node.input[0] for node in model.graph.node if convolutions & set(node.output)}
+    weights = [numpy_helper.to_array(t).astype(int) for t in model.graph.initializer if t.name in quantised]
+    assert len(weights) == 6
+    assert all(2 * 255 * np.abs(weight).max() <= 2**15 - 1 for weight in weights)
+    assert all(np.abs(weight).max() >= 63 for weight in weights)  # and no bit is given away
+
+
 def test_which_nodes_follow():
     """A convolution with weights of the image, and a sum of which one part is in float, are left alone."""
     nodes = [

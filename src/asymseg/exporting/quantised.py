@@ -98,8 +98,8 @@ def write_int8(graph: Graph, calibration: Calibration, path: Path, tell: Tell) -
 def quantise(model: "onnx.ModelProto", images: Iterator[np.ndarray], path: Path) -> None:
     """Write the model with its convolutions in int8, in the mean range that their maps take over the images.
 
-    Weights have a range per output channel. They are unsigned, since products of signed ones overflow on CPUs without
-    VNNI, and a file must say the same everywhere.
+    Weights have a range per output channel and 7 bits: two products of a byte and 7 bits add up in 16, as CPUs without
+    VNNI do it, so a file says the same everywhere.
     """
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
@@ -116,7 +116,8 @@ def quantise(model: "onnx.ModelProto", images: Iterator[np.ndarray], path: Path)
         Images(),
         per_channel=True,
         activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        reduce_range=True,
         nodes_to_quantize=nodes_for_int8(model),
         calibration_providers=["CPUExecutionProvider"],
         extra_options={"CalibMovingAverage": True},
