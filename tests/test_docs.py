@@ -252,7 +252,7 @@ def test_what_a_page_tells_to_type(
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_no_command_hides_in_an_indented_block(page: Path) -> None:
     fenced = BLOCK.sub("", page.read_text(encoding="utf-8"))
-    assert not re.findall(r"^    (?:asymseg|pip|make|python|torchrun|accelerate) ", fenced, re.MULTILINE)
+    assert not re.findall(r"^    (?:asymseg|pip|python|torchrun|accelerate) ", fenced, re.MULTILINE)
 
 
 def test_the_world_is_what_the_start_says(world: Path) -> None:

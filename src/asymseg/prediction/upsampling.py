@@ -16,7 +16,8 @@ NUMBERS_AT_ONCE = 2_000_000
 class View:
     """What the network said of one form in which it saw an image."""
 
-    logits: Float[Tensor, "1 n i j"]
+    logits: Float[Tensor, "b n i j"]
+    """Of one image; of several only until they are told apart."""
     covers: tuple[int, int]
     """Height and width in pixels that the logits stand for: `seen`, padded to what the backbone takes."""
     seen: tuple[int, int]
