@@ -124,7 +124,8 @@ def under_load(arguments: argparse.Namespace, questions: list[Question], *, batc
     try:
         tally, memory, numbers, ended = asyncio.run(load(arguments, questions, address, process, stop))
     finally:
-        process.send_signal(signal.SIGTERM)
+        if not stop:  # it was told already, and a second signal would end it at once
+            process.send_signal(signal.SIGTERM)
         code = process.wait(120)
     seconds = sorted(tally.seconds)
     facts: dict[str, Any] = {
@@ -141,11 +142,7 @@ def under_load(arguments: argparse.Namespace, questions: list[Question], *, batc
             name: round(seconds[int(share * (len(seconds) - 1))], 3)
             for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
         },
-        "memory_MiB": {
-            "first_fifth": round(memory[len(memory) // 5]),
-            "end": round(memory[-1]),
-            "most": round(max(memory)),
-        },
+        "memory_MiB_by_tenths": [round(float(np.mean(part))) for part in np.array_split(memory, 10)],
     }
     if numbers:
         facts["images_per_batch"] = round(numbers, 2)

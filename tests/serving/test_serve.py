@@ -72,6 +72,30 @@ def test_what_was_taken_is_finished_and_what_comes_later_is_told_so(started, mod
     assert process.stderr.read() == ""
 
 
+def test_a_second_signal_ends_it_at_once(started, picture):
+    process, address = started
+    file = BytesIO()
+    Image.fromarray(picture(2000, 3000)).save(file, format="BMP")
+
+    def ask():
+        with httpx.Client(base_url=address, timeout=60.0) as client, pytest.raises(httpx.TransportError):
+            client.post("/v1/predict?output=mask", content=file.getvalue())
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    with httpx.Client(base_url=address, timeout=60.0) as client:
+        while "asymseg_requests_in_work 3.0" not in client.get("/metrics").text:
+            threads[0].join(0.01)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        threads[0].join(0.2)  # two signals that wait together are one
+    assert process.wait(60) == 128 + signal.SIGTERM
+    for thread in threads:
+        thread.join()
+    assert process.stderr.read() == "ended at once; who waited got no answer\n"
+
+
 def fails(capsys, *arguments):
     with pytest.raises(SystemExit) as leaving:
         main(["serve", *arguments])

@@ -1,5 +1,6 @@
 """The one thread that runs a network: it takes what waits, images of one size together, and answers each."""
 
+import logging
 import threading
 import time
 from collections import deque
@@ -129,6 +130,9 @@ class Worker:
             if len(jobs) == 1:
                 jobs[0].answer.set_exception(error)
             else:  # one image of them need not spoil the others
+                logging.getLogger("asymseg").warning(
+                    "%d images failed together; seen one by one", len(jobs), exc_info=True
+                )
                 for job in jobs:
                     self._work([job])
             return
