@@ -1,5 +1,6 @@
 """The command line as its user meets it: a first run, real mistakes, exit codes."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -381,3 +382,32 @@ def test_every_setting_is_a_flag_with_help(run: Run) -> None:
         for name, knob in field.annotation.model_fields.items():  # type: ignore[union-attr]
             assert f"--{section}.{name}" in output
             assert knob.description, f"{section}.{name} has no sentence"
+
+
+def test_images_that_are_done_are_left_out_the_second_time(trained: Path, run: Run, tmp_path: Path) -> None:
+    images, out = trained / "scenes" / "images" / "test", tmp_path / "masks"
+    command = ("predict", trained / "run", images, "-o", out, "--no-overlay", "--resume")
+    number = len(list(images.iterdir()))
+    code, output = run(*command)
+    assert code == 0, output
+    assert f"0 done before, {number} predicted, 0 failed" in output
+    (out / "0000.png").unlink()
+    code, output = run(*command)
+    assert code == 0, output
+    assert f"{number} done before, 0 predicted, 0 failed" in output
+    assert not (out / "0000.png").exists()
+    for words in (command[:-1], (*command, "--flip"), (command[0], trained / "run" / "last", *command[2:])):
+        code, output = run(*words)
+        assert code == 2
+        assert str(out) in output
+    made_with = json.loads((out / ".predictions" / "run.json").read_text())["made_with"]
+    weights = (trained / "run" / "best" / "model.safetensors").read_bytes()
+    assert made_with["model.safetensors"] == hashlib.sha256(weights).hexdigest()
+    assert made_with["images"] == str(images)
+
+
+def test_resume_is_for_images(trained: Path, run: Run, tmp_path: Path) -> None:
+    image = trained / "scenes" / "images" / "test" / "0000.png"
+    code, output = run("predict", trained / "run", image, "-o", tmp_path / "x.tif", "--resume")
+    assert code == 2
+    assert "--resume is for images" in output

@@ -1,5 +1,6 @@
 """Many images: which are meant, what is written where, and no file lost on the way."""
 
+import errno
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ from torch import nn
 
 from asymseg.classes import Classes
 from asymseg.data.files import read_mask
-from asymseg.errors import ConfigError, DataError
+from asymseg.errors import AsymsegError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
-from asymseg.prediction.files import find_images, predict_files
+from asymseg.prediction.files import predict_files
+from asymseg.prediction.planning import find_images
 from asymseg.prediction.predict import Predictor
+from asymseg.prediction.stores import Store
 
 CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
 
@@ -282,3 +285,91 @@ def test_a_folder_may_be_named_like_a_file(tmp_path, photos, predictor):
     (tmp_path / "v1.png").mkdir()
     predict_files(predictor, tmp_path / "photos" / "b.png", tmp_path / "v1.png", overlay=False)
     assert files(tmp_path / "v1.png") == ["b.png"]
+
+
+MADE = {"model.safetensors": "12ab"}
+
+
+def test_results_in_a_store_are_the_bytes_of_those_on_the_disk(predictor, photos, tmp_path):
+    folder, _ = photos
+    (folder / "cut.png").write_bytes((folder / "b.png").read_bytes()[:40])
+    place = f"memory://{tmp_path.name}"
+    for path in folder.rglob("*"):
+        if path.is_file():
+            Store(place).write(path.relative_to(folder).as_posix(), path.read_bytes())
+    here = predict_files(predictor, folder, tmp_path / "out", probabilities=True, made_with=MADE)
+    there = predict_files(predictor, place, f"{place}/out", probabilities=True, made_with=MADE)
+    assert there.written == tuple(f"{place}/out/{name}" for name in ("a.png", "b.png", "trip/day one/c.png"))
+    assert len(here.written) == 3
+    assert len(there.failures) == len(here.failures) == 1
+    assert there.failures[0].startswith(f"{place}/cut.png: not an image")
+    results = [name for name in files(tmp_path / "out") if not name.startswith(".predictions")]
+    assert len(results) == 9
+    assert sorted(set(Store(f"{place}/out").names())) == sorted(
+        results + [name for name in Store(f"{place}/out").names() if name.startswith(".predictions")]
+    )
+    for name in results:
+        assert Store(f"{place}/out").content(name) == (tmp_path / "out" / name).read_bytes(), name
+    again = predict_files(predictor, place, f"{place}/out", probabilities=True, made_with=MADE)
+    assert (again.before, again.written, len(again.failures)) == (3, (), 1)
+
+
+def test_a_run_that_was_stopped_goes_on_with_the_rest(predictor, photos, tmp_path):
+    folder, _ = photos
+    (folder / "aa.png").write_bytes(b"damaged")
+    told: list[tuple[int, int]] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append((done, total))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_files(predictor, folder, tmp_path / "out", overlay=False, made_with=MADE, progress=stop)
+    first = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+    assert [path.name for path in sorted(first)] == ["a.png", "b.png"]
+    put(folder / "aa.png", 3)  # mended
+    told.clear()
+    outcome = predict_files(predictor, folder, tmp_path / "out", overlay=False, made_with=MADE, progress=stop_not(told))
+    assert outcome.before == 2
+    assert sorted(path.name for path in outcome.written) == ["aa.png", "c.png"]
+    assert told == [(3, 4), (4, 4)]
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    outcome = predict_files(predictor, folder, tmp_path / "out", overlay=False, made_with=MADE)
+    assert (outcome.before, outcome.written, outcome.failures) == (4, (), ())
+
+
+def stop_not(told: list[tuple[int, int]]):
+    return lambda done, total: told.append((done, total))
+
+
+def test_a_folder_with_a_manifest_takes_nothing_made_otherwise(predictor, photos, tmp_path):
+    folder, _ = photos
+    predict_files(predictor, folder, tmp_path / "out", overlay=False, made_with=MADE)
+    for settings, words in (
+        ({"overlay": True, "made_with": MADE}, "overlay was false and is true"),
+        ({"overlay": False, "made_with": {"model.safetensors": "34cd"}}, 'model.safetensors was "12ab" and is "34cd"'),
+        ({"overlay": False}, "go on with --resume"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            predict_files(predictor, folder, tmp_path / "out", **settings)
+    with pytest.raises(ConfigError, match='images was .*photos" and is .*trip'):
+        predict_files(predictor, folder / "trip", tmp_path / "out", overlay=False, made_with=MADE)
+
+
+def test_a_full_disk_is_one_line_and_what_is_done_is_kept(predictor, photos, tmp_path, monkeypatch):
+    folder, _ = photos
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name.startswith(".b."):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(AsymsegError, match=r"out/b.png: cannot be written \(No space left on device\); make room"):
+        predict_files(predictor, folder, tmp_path / "out", overlay=False, made_with=MADE)
+    assert [name for name in files(tmp_path / "out") if name.endswith(".png")] == ["a.png"]
+    monkeypatch.undo()
+    outcome = predict_files(predictor, folder, tmp_path / "out", overlay=False, made_with=MADE)
+    assert (outcome.before, len(outcome.written)) == (1, 2)

@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         fail(explain(error))
     except KeyboardInterrupt:
         fail(
-            "stopped; a training run goes on from its last checkpoint by --resume, a raster where it was by the same "
-            "command again",
+            "stopped; a training run goes on from its last checkpoint by --resume, images "
+            "that were begun with it do too, a raster where it was by the same command again",
             code=130,
         )

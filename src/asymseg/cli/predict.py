@@ -21,9 +21,9 @@ from asymseg.errors import ConfigError
 
 def predict(
     model: str,
-    inputs: Path,
+    inputs: str,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    out: Annotated[str, Parameter(name=["--out", "-o"])],
     overlay: bool = True,
     probabilities: bool = False,
     mode: Literal["whole", "slide"] | None = None,
@@ -44,8 +44,12 @@ def predict(
     polygons: Path | None = None,
     opacity: float = 0.5,
     masks: Path | None = None,
+    resume: Annotated[bool, Parameter(negative=())] = False,
 ) -> None:
     """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
+
+    Images may also be those of a list, a file NAME.txt with a path in each line. Where they and the results lie may be
+    addresses of stores, such as s3://bucket/photos, for which fsspec has a package.
 
     A raster is predicted tile by tile in memory that does not grow with it, and becomes a cloud-optimised GeoTIFF of
     class ids with its georeference; a run that was killed goes on by itself. A file is taken for a raster where -o is a
@@ -62,7 +66,7 @@ def predict(
         A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, a hub id, or what
         `asymseg export` wrote as NAME.onnx.
     inputs
-        An image, a raster, a video, a folder of images, or a pattern in quotes such as "photos/*.jpg".
+        An image, a raster, a video, a folder of images, a pattern in quotes such as "photos/*.jpg", or a list.
     out
         Folder for the results; for one image also a file NAME.png, for a raster NAME.tif, for a video NAME.mp4.
     overlay
@@ -107,11 +111,15 @@ def predict(
         Videos: how much of the colours there is over the frames, from 0 to 1.
     masks
         Videos: a folder for the class ids of each frame, as palette PNGs that are numbered from 0.
+    resume
+        Images: keep a manifest in the folder of results, and leave out what it says is done; those that failed are
+        tried again. A run with another model or other settings is refused.
     """
     from asymseg.prediction.files import predict_files
-    from asymseg.prediction.loading import load
+    from asymseg.prediction.loading import load, made_with
     from asymseg.prediction.raster.recognising import is_raster
     from asymseg.prediction.runtime import OnnxPredictor
+    from asymseg.prediction.stores import is_address, on_disk
     from asymseg.prediction.video import is_video
 
     console = make_console()
@@ -124,8 +132,11 @@ def predict(
         flip=flip,
         average=average,
     )
-    raster = is_raster(inputs, out)
-    video = not raster and is_video(inputs)
+    elsewhere = is_address(inputs) or is_address(out)
+    raster = not elsewhere and is_raster(on_disk(inputs), on_disk(out))
+    video = not elsewhere and not raster and is_video(on_disk(inputs))
+    if resume and (raster or video):
+        raise ConfigError(f"{inputs}: no images, and --resume is for images; a raster goes on by itself; leave it out")
     if masks is not None and not video:
         raise ConfigError(f"{inputs}: no video, and --masks is for videos; leave it out")
     if video and (bands is not None or polygons is not None or probabilities):
@@ -135,8 +146,8 @@ def predict(
     if raster:
         predict_one_raster(
             predictor,
-            inputs,
-            out,
+            on_disk(inputs),
+            on_disk(out),
             tile=tile,
             overlap=overlap,
             context=context,
@@ -146,7 +157,7 @@ def predict(
         )
         return
     if video:
-        predict_one_video(predictor, inputs, out, opacity=opacity, masks=masks)
+        predict_one_video(predictor, on_disk(inputs), on_disk(out), opacity=opacity, masks=masks)
         return
     if bands is not None or polygons is not None:
         raise ConfigError(f"{inputs}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
@@ -159,14 +170,16 @@ def predict(
             probabilities=probabilities,
             tile=tile if context == "image" else None,
             halo=overlap,
+            made_with=made_with(model, predictor.info.seeing, device, precision, compile, fold) if resume else None,
             progress=advance,
         )
     if not isinstance(predictor, OnnxPredictor):
         say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:
         say_failure(failure, console)
+    before = f"{outcome.before} done before, " if resume else ""
     console.print(
-        f"{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}",
+        f"{before}{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}",
         markup=False,
         highlight=False,
     )

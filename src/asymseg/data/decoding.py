@@ -17,6 +17,15 @@ Kind = Literal["npy", "png16", "tiff", "pillow"]
 Source = Path | BytesIO
 """A file on the disk, or the content of one. Nothing beside it is read then, whatever it names."""
 
+
+class Content(BytesIO):
+    """The content of a file that lies elsewhere than on the disk; `place` is what messages call it."""
+
+    def __init__(self, content: bytes, place: str) -> None:
+        super().__init__(content)
+        self.place = place
+
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".npy")
 """Suffixes, in small letters, of the files that a data folder is searched for."""
 
@@ -59,7 +68,7 @@ def reading(source: Source | str) -> Iterator[None]:
 
 def name_of(source: Source) -> str:
     """What messages call it."""
-    return str(source) if isinstance(source, Path) else THE_IMAGE
+    return source.place if isinstance(source, Content) else str(source) if isinstance(source, Path) else THE_IMAGE
 
 
 def rewound(source: Source) -> Source:

@@ -19,6 +19,31 @@ from asymseg.model.zoo import ZOO
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+def find_model(source: str | Path, revision: str | None = None, token: str | None = None) -> Path:
+    """The model folder or checkpoint file that `source` names, as `open_model` takes it; fetched if not here yet.
+
+    Raises CheckpointError where there is none, or it cannot be fetched.
+    """
+    path, name = Path(source), str(source)
+    if surviving_folder(path / "best") and not (path / CONFIG).is_file():
+        return path / "best"
+    if path.is_file():
+        return path.parent if path.name in (WEIGHTS, CONFIG) and (path.parent / CONFIG).is_file() else path
+    if surviving_folder(path) is not None:
+        return path
+    if name in ZOO:
+        return fetch(ZOO[name])
+    if HUB_ID.fullmatch(name):
+        return _from_hub(name, revision, token)
+    close = get_close_matches(name, ZOO, n=3)
+    if close:
+        raise CheckpointError(
+            f"{name}: neither a folder or file here nor published weights; close: {', '.join(close)}; "
+            "asymseg models lists them all"
+        )
+    return path  # who loads it says what a model folder is
+
+
 def open_model(
     source: str | Path,
     backbone: nn.Module | None = None,
@@ -40,35 +65,16 @@ def open_model(
     Raises:
         CheckpointError: There is no such model, or it cannot be fetched or loaded.
     """
-    path, name = Path(source), str(source)
-    if surviving_folder(path / "best") and not (path / CONFIG).is_file():
-        return load_model(path / "best", backbone)
-    if path.is_file():
-        if path.name in (WEIGHTS, CONFIG) and (path.parent / CONFIG).is_file():
-            return load_model(path.parent, backbone)
-        network, info = import_checkpoint(path)
+    found = find_model(source, revision, token)
+    if found.is_file():
+        network, info = import_checkpoint(found)
         return network.eval(), info
-    if surviving_folder(path) is not None:
-        return load_model(path, backbone)
-    if name in ZOO:
-        return _published(name)
-    if HUB_ID.fullmatch(name):
-        return load_model(_from_hub(name, revision, token), backbone)
-    close = get_close_matches(name, ZOO, n=3)
-    if close:
-        raise CheckpointError(
-            f"{name}: neither a folder or file here nor published weights; close: {', '.join(close)}; "
-            "asymseg models lists them all"
-        )
-    return load_model(path, backbone)  # which says what a model folder is
-
-
-def _published(name: str) -> tuple[ANNNet | FoldedANNNet, ModelInfo]:
-    folder = fetch(ZOO[name])
     try:
-        return load_model(folder)
+        return load_model(found, backbone)
     except CheckpointError as error:
-        raise CheckpointError(f"{error}; or remove {folder}, and {name} is fetched again") from None
+        if str(source) not in ZOO or found == Path(source):
+            raise
+        raise CheckpointError(f"{error}; or remove {found}, and {source} is fetched again") from None
 
 
 def _from_hub(hub_id: str, revision: str | None, token: str | None) -> Path:

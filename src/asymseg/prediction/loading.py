@@ -1,9 +1,14 @@
 """A predictor from whatever names a model."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from asymseg.atomic import surviving_folder
 from asymseg.errors import ConfigError
+from asymseg.model.download import file_sha256
+from asymseg.model.seeing import Seeing
 from asymseg.prediction.device import Device, Precision
 from asymseg.prediction.runtime import OnnxPredictor
 
@@ -43,3 +48,33 @@ def load(
     network, info = open_model(source)
     network = network.to(memory_format=torch.channels_last)
     return Predictor(network, info, device, precision=precision, compile=compile, fold=fold)
+
+
+def model_files(source: str | Path) -> tuple[Path, ...]:
+    """The files that `load` reads, enough to load the same model elsewhere; fetched if not here yet.
+
+    Raises CheckpointError.
+    """
+    path = Path(source)
+    if path.suffix != ".onnx":
+        from asymseg.model.checkpoint import CONFIG, WEIGHTS
+        from asymseg.model.source import find_model
+
+        path = find_model(source)
+        folder = surviving_folder(path)
+        if folder is not None:
+            return folder / CONFIG, folder / WEIGHTS
+    return (path,)
+
+
+def made_with(
+    source: str | Path, seeing: Seeing, device: Device, precision: Precision, compile: bool, fold: bool
+) -> dict[str, Any]:
+    """All of a predictor that its results depend on, in plain values: hashes of the model's files, and settings.
+
+    Raises CheckpointError.
+    """
+    files = {path.name: file_sha256(path) for path in model_files(source)}
+    arithmetic = {"device": device, "precision": precision, "compile": compile, "fold": fold}
+    plain: dict[str, Any] = json.loads(json.dumps({**files, **asdict(seeing), **arithmetic}))
+    return plain
