@@ -9,11 +9,9 @@ Whatever comes of it but pixels or a refusal would be a 500 of the server, and i
 
 import argparse
 import json
-import logging
 import platform
 import random
 import resource
-import struct
 import time
 import warnings
 from collections import Counter
@@ -24,13 +22,12 @@ from pathlib import Path
 import numpy as np
 import PIL
 import tifffile
+from mutations import changed
 from PIL import Image
 
 from asymseg.serving.refusals import Refusal
 from asymseg.serving.room import Limits
 from asymseg.serving.uploads import count_pixels, decode
-
-EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
 def main() -> None:
@@ -40,7 +37,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     files, choose, limits = whole_files(), random.Random(arguments.seed), Limits()
     outcomes, faults, slowest = Counter[str](), list[str](), 0.0
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -108,32 +104,6 @@ def saved(image: Image.Image, kind: str, **options: object) -> bytes:
     file = BytesIO()
     image.save(file, format=kind, **options)
     return file.getvalue()
-
-
-def changed(choose: random.Random, files: list[bytes]) -> bytes:
-    """One of the files after one to six changes, most of them near its head."""
-    data = bytearray(choose.choice(files))
-    for _ in range(choose.randint(1, 6)):
-        near = min(len(data), choose.choice((16, 64, 256, 10**6)))
-        place = choose.randrange(near) if near else 0
-        kind = choose.randrange(6)
-        if kind == 0 and data:
-            data[place] ^= 1 << choose.randrange(8)
-        elif kind == 1 and data:
-            data[place] = choose.randrange(256)
-        elif kind == 2:
-            form = choose.choice(("<H", ">H", "<I", ">I"))
-            value = choose.choice(EXTREMES) & (0xFFFF if "H" in form else 0xFFFFFFFF)
-            data[place : place + struct.calcsize(form)] = struct.pack(form, value)
-        elif kind == 3:
-            del data[place : place + choose.randint(1, 64)]
-        elif kind == 4:
-            other = choose.choice(files)
-            start = choose.randrange(len(other))
-            data[place:place] = other[start : start + choose.randint(1, 64)]
-        elif choose.random() < 0.3:
-            del data[choose.randrange(len(data) + 1) :]
-    return bytes(data)
 
 
 if __name__ == "__main__":

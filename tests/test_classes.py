@@ -166,3 +166,8 @@ def test_the_same_names_however_they_are_spelt():
     assert not classes.same_names(Classes(("bed", "traffic light", "sky")))
     assert not classes.same_names(Classes(("traffic light", "bed")))
     assert not classes.same_names(Classes(("traffic lights", "bed", "sky")))
+
+
+def test_a_mark_at_the_beginning_is_no_part_of_the_file(tmp_path):
+    (tmp_path / "classes.json").write_text("\ufeff" + json.dumps({"classes": ["a"]}), encoding="utf-8")
+    assert Classes.from_file(tmp_path / "classes.json").names == ("a",)

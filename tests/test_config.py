@@ -1,5 +1,6 @@
 """Settings: through YAML and back, every unknown key named with its nearest, every contradiction refused."""
 
+from itertools import pairwise
 from typing import Literal, get_args, get_origin
 
 import pytest
@@ -147,3 +148,36 @@ CHOICES = [
 def test_every_choice_can_be_given_as_text_as_the_command_line_does(section, name, value, capsys):
     main(["train", "DATA", f"--{section}.{name}", str(value), "--print-config"])
     assert yaml.safe_load(capsys.readouterr().out)[section][name] == value
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {steps: 2001-99-99}", "not readable as YAML: month must be in 1..12"),
+        ("train: {steps: !!int ''}", "not readable as YAML"),
+        ("train: {steps: !!timestamp x}", "not readable as YAML"),
+        ("[" * 3000, "not readable as YAML"),
+        ("tr ain: {}", "unknown setting 'tr ain'; did you mean 'train'?"),
+        ("train: {'learning rate': 1}", "unknown setting 'train.learning rate'; did you mean 'learning_rate'?"),
+    ],
+)
+def test_values_that_are_not_what_they_say(tmp_path, text, message):
+    path = tmp_path / "strange.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert message in str(caught.value)
+
+
+def test_a_few_words_that_stand_for_gigabytes(tmp_path):
+    """Each line holds the one before it nine times over."""
+    letters = "abcdefghijkl"
+    lines = [f"{two}: &{two} [{', '.join([f'*{one}'] * 9)}]" for one, two in pairwise(letters)]
+    path = tmp_path / "laughs.yaml"
+    path.write_text("\n".join(["a: &a [x]", *lines, "data: {brightness: *l}", ""]))
+    with pytest.raises(ConfigError) as caught:
+        read_config(path)
+    assert len(str(caught.value)) < 2100
+    path.write_text("data: {brightness: [[x], [x]]}\n")
+    with pytest.raises(ConfigError, match=r"data.brightness = \[\['x'\], \['x'\]\]"):
+        read_config(path)

@@ -139,7 +139,7 @@ class Classes:
     def from_file(cls, path: Path) -> "Classes":
         """Read `classes.json`."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{path}: not readable as JSON ({error}); see the form in the README") from None
         return cls.from_dict(content, str(path))

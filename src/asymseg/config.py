@@ -1,6 +1,7 @@
 """Every knob of a run, with a sentence each; a flag of the command line and a key of the YAML file alike."""
 
 import difflib
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -9,6 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, field_validator, model_validator
 
 from asymseg.errors import ConfigError
+
+_SHORT = reprlib.Repr()
+"""Shows values in a line: a few words of YAML can stand for gigabytes by naming each other."""
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 10
+_SHORT.maxstring = _SHORT.maxlong = _SHORT.maxother = 200
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -265,7 +272,8 @@ def read_config(name: str | Path) -> dict[str, Any]:
             f"{path}: no such file, and no recipe of that name (there are {', '.join(recipe_names())}); "
             "asymseg train --print-config writes all settings to start from"
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # All but the first two come of values that are not what their form or tag says, such as the date 2001-99-99.
         raise ConfigError(f"{path}: not readable as YAML: {' '.join(str(error).split())}") from None
     if content is None:
         return {}
@@ -278,14 +286,15 @@ def read_config(name: str | Path) -> dict[str, Any]:
 def explain(error: ValidationError) -> str:
     """The first fault of a validation in one line, with the nearest name for an unknown key."""
     fault = error.errors()[0]
+    if fault["type"] == "extra_forbidden":
+        *above, unknown = map(str, fault["loc"])
+        section: Any = Config.model_fields.get(above[0]) if above else None
+        known = list(section.annotation.model_fields) if section else list(Config.model_fields)
+        close = difflib.get_close_matches(unknown, known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"unknown setting {'.'.join([*above, unknown])!r}; {hint}"
     parts = [str(part) for part in fault["loc"] if str(part).isidentifier()]
     key = ".".join(parts[:2])
-    if fault["type"] == "extra_forbidden":
-        section: Any = Config.model_fields.get(parts[0]) if len(parts) > 1 else None
-        known = list(section.annotation.model_fields) if section else list(Config.model_fields)
-        close = difflib.get_close_matches(parts[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"unknown setting {key!r}; {hint}"
     message = fault["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return f"{key} = {fault['input']!r}: {message}" if key and len(parts) > 1 else message
+    return f"{key} = {_SHORT.repr(fault['input'])}: {message}" if key and len(parts) > 1 else message

@@ -10,9 +10,19 @@
 The message says what is wrong, where, and the cure. Anything else that is raised is a bug and keeps its traceback.
 """
 
+_LONGEST = 2000
+"""Characters of a message; of a longer one the middle is left out."""
+
 
 class AsymsegError(Exception):
-    """A mistake that the user can mend; its message says what, where and the cure."""
+    """A mistake that the user can mend; its message says what, where and the cure.
+
+    The message is one line that can be printed, whatever a file has put into it: names and values are quoted from
+    files that may be damaged, or made to take over a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_one_line(message))
 
 
 class ConfigError(AsymsegError):
@@ -33,3 +43,10 @@ class ExportError(AsymsegError):
 
 class TrainingError(AsymsegError):
     """A training run that cannot go on."""
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.splitlines())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)

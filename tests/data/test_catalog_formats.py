@@ -369,3 +369,39 @@ def test_a_library_that_is_not_there_is_named(tmp_path, monkeypatch, module, pla
     name = place(tmp_path)
     monkeypatch.setitem(sys.modules, module, None)
     assert 'pip install "asymseg[formats]"' in fault(name)
+
+
+@pytest.mark.parametrize("corner", [1e300, -(2.0**40), float("nan")])
+def test_corners_at_the_end_of_the_world_do_not_end_the_process(tmp_path, corner):
+    path = coco(tmp_path)
+    content = json.loads(path.read_text())
+    content["annotations"] = [{"image_id": 1, "category_id": 17, "segmentation": [[1, 1, corner, 1, 5, 5, 1, 5]]}]
+    path.write_text(json.dumps(content))
+    dataset = open_dataset(f"coco:{path}")
+    with pytest.raises(DataError, match="a polygon whose corners lie"):
+        [masks(dataset, split) for split in ("train", "val")]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('encoding="utf-8"', 'encoding="none"', "not readable as XML"),
+        ('z_order="1"', 'z_order="x"', "a shape of a.png is not CVAT's form"),
+        ('name="a.png"', 'name="."', "an image without a name"),
+    ],
+)
+def test_other_damage_of_cvat_files(tmp_path, old, new, message):
+    assert message in fault(f"cvat:{cvat(tmp_path, CVAT.replace(old, new))}")
+
+
+def test_a_colour_of_cvat_that_is_none_is_made_up(tmp_path):
+    dataset = open_dataset(f"cvat:{cvat(tmp_path, CVAT.replace('#ff0010', '#ff00xy'))}")
+    assert len(set(dataset.classes.palette)) == 3
+
+
+def test_annotations_that_are_nested_without_end(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    assert "not readable as JSON" in fault(f"coco:{path}")
+    picture(tmp_path / "deep.png", 1, (8, 10))
+    assert "not readable as JSON" in fault(f"labelme:{tmp_path}")

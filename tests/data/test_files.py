@@ -380,3 +380,10 @@ def test_a_written_mask_reads_back_and_has_the_colours(tmp_path):
     write_mask(path, mask * 0, COLOURED)
     assert read_mask(path, COLOURED).max() == 0
     assert [entry.name for entry in Path(path.parent).iterdir()] == ["mask.png"]
+
+
+def test_an_array_that_says_to_be_larger_than_memory(tmp_path):
+    path = tmp_path / "large.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": (10**7, 10**7, 3)})
+    assert "there is no memory for all its pixels; cut it into smaller files" in fault(read_image, path)

@@ -1,5 +1,6 @@
 """From a file to the numbers it holds, by the library that keeps them all. What they mean is for `files`."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -37,6 +38,9 @@ _MOST_PIXELS = 2**30
 _ORIENTATION = 0x0112
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
+# It logs each entry of a damaged file, and without a handler that would go to standard error, line by line.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
 # Pillow warns at this many pixels and refuses twice as many; its own limit is below a legal satellite scene.
 if Image.MAX_IMAGE_PIXELS is not None:
     Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, _MOST_PIXELS // 2)
@@ -48,8 +52,14 @@ def reading(source: Source | str) -> Iterator[None]:
     path = source if isinstance(source, str) else name_of(source)
     try:
         yield
-    except (DataError, MemoryError):
+    except DataError:
         raise
+    except MemoryError:
+        if not isinstance(source, Path):
+            raise  # what came over the network is for the server to refuse
+        raise DataError(
+            f"{path}: there is no memory for all its pixels; cut it into smaller files, or copy it again if it is small"
+        ) from None
     except FileNotFoundError:
         folder = "" if Path(path).parent.is_dir() else ", nor its folder (is its disk mounted?)"
         raise DataError(f"{path}: no such file{folder}; check the path") from None

@@ -90,7 +90,7 @@ def read_record(folder: Path) -> Record:
         counts = [_dense(entry, len(names)) for entry in images.values()]
         stacked = np.stack(counts) if counts else np.zeros((0, 3, len(names)), dtype=np.int64)
         return Record(tuple(images), names, str(content["split"]), stacked)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"{path}: damaged ({error!r}); measure the model again") from None
 
 

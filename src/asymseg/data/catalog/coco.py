@@ -3,11 +3,13 @@
 import json
 import zlib
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from asymseg.classes import Classes
 from asymseg.data.catalog.folders import names_of, need_files
@@ -18,6 +20,7 @@ from asymseg.errors import DataError
 _SPLITS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 _TRIED = 10
+_FARTHEST = 2**22
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,14 @@ class CocoLabels:
 
     def __call__(self, path: Path) -> np.ndarray:
         """Class ids H W; 0, the background, where no object is."""
-        coder = pycocotools_mask(path)
-        height, width = self.size
         labels = np.zeros(self.size, dtype=np.uint8)
         for number, shape in json.loads(zlib.decompress(self.regions)):
             if isinstance(shape, dict):
                 labels[region(shape["counts"], self.size, path)] = number
                 continue
-            polygons = [part for part in shape if len(part) >= 6]  # of two corners there is nothing inside
-            for runs in coder.frPyObjects(polygons, height, width) if polygons else ():
-                labels[region(runs["counts"], self.size, path)] = number
+            for corners in shape:
+                if len(corners) >= 6:  # of two corners there is nothing inside
+                    labels[polygon(corners, self.size, path)] = number
         return labels
 
 
@@ -67,6 +68,20 @@ def pycocotools_mask(path: Path) -> Any:
     return mask
 
 
+def polygon(corners: Sequence[float | int], size: tuple[int, int], path: Path) -> Bool[np.ndarray, "h w"]:
+    """Which pixels lie within a polygon of corners x, y, x, y, ..., as pycocotools draws it.
+
+    It trusts its numbers: of coordinates beyond a C integer, or more outline than memory, the process would die.
+    """
+    places = np.array(corners, dtype=np.float64)
+    places = places[: len(places) // 2 * 2].reshape(-1, 2)
+    outline = np.abs(places - np.roll(places, 1, axis=0)).max(axis=1, initial=0).sum()
+    if not (np.abs(places).max(initial=0) <= _FARTHEST and outline <= _FARTHEST):  # neither holds for nan
+        raise DataError(f"{path}: a polygon whose corners lie {_FARTHEST} pixels from the image or apart; mend it")
+    (runs,) = pycocotools_mask(path).frPyObjects([places.ravel().tolist()], *size)
+    return region(runs["counts"], size, path)
+
+
 def _file_of(path: Path, split: str) -> Path | None:
     """The file of a split: `path` or its folder with that split's name in the place of "train"."""
     if "train" not in path.name and "train" not in path.parent.name:
@@ -88,7 +103,7 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; name COCO's annotations, as in coco:annotations.json") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict) or not all(key in content for key in ("images", "annotations", "categories")):
         raise DataError(f'{path}: not COCO\'s form; expected "images", "annotations" and "categories"')
@@ -117,7 +132,7 @@ def _pairs(content: dict[str, Any], path: Path, numbers: dict[int, int]) -> tupl
             drawn = zlib.compress(json.dumps(regions.get(image["id"], [])).encode())
             labels = CocoLabels((image["height"], image["width"]), drawn)
             pairs.append(Pair(name, folder / image["file_name"], path, labels=labels))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not COCO's form ({error!r} is missing or wrong)") from None
     there = {pair.name: pair.image for pair in pairs if pair.image.is_file()}
     need_files(there, [pair.name for pair in pairs], folder, "file")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 import zlib
 from dataclasses import dataclass
@@ -10,14 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from asymseg.classes import Classes, Colour, default_palette
-from asymseg.data.catalog.coco import pycocotools_mask
+from asymseg.data.catalog.coco import polygon, pycocotools_mask
 from asymseg.data.catalog.folders import names_of, need_files
-from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
 
 _SHAPES = ("polygon", "box", "mask", "ellipse")
 _FLAT = ("points", "polyline", "cuboid", "skeleton", "tag")
+_COLOUR = re.compile("#[0-9a-fA-F]{6}")
 _CORNERS = 72
 """Of the polygon that an ellipse is drawn as."""
 
@@ -32,7 +33,6 @@ class CvatLabels:
 
     def __call__(self, path: Path) -> np.ndarray:
         """Class ids H W; 0, the background, where no shape is."""
-        coder = pycocotools_mask(path)
         labels = np.zeros(self.size, dtype=np.uint8)
         for number, kind, numbers in json.loads(zlib.decompress(self.shapes)):
             if kind == "mask":
@@ -40,8 +40,7 @@ class CvatLabels:
                 values = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
                 labels[top : top + height, left : left + width][values] = number
             else:
-                (runs,) = coder.frPyObjects([numbers], *self.size)
-                labels[region(runs["counts"], self.size, path)] = number
+                labels[polygon(numbers, self.size, path)] = number
         return labels
 
 
@@ -52,7 +51,7 @@ def open_cvat(path: Path) -> DataSet:
         root = ElementTree.parse(path).getroot()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; name CVAT's XML, as in cvat:annotations.xml") from None
-    except (OSError, ElementTree.ParseError) as error:
+    except (OSError, ElementTree.ParseError, LookupError, ValueError) as error:  # the last two of its encoding
         raise DataError(f"{path}: not readable as XML ({error})") from None
     if root.find("track") is not None:
         raise DataError(f'{path}: tracks of a video; export the task as "CVAT for images 1.1"')
@@ -62,6 +61,8 @@ def open_cvat(path: Path) -> DataSet:
     left_out: set[str] = set()
     images = list(root.iter("image"))
     files = [image.get("name", "") for image in images]
+    if not all(Path(file).name for file in files):
+        raise DataError(f"{path}: an image without a name; export the task once more")
     for image, file, name in zip(images, files, names_of(files), strict=True):
         flat = {shape.tag for shape in image if shape.tag in _FLAT and shape.tag != "tag"}
         left_out |= flat
@@ -89,16 +90,17 @@ def _labels(root: ElementTree.Element, path: Path) -> dict[str, Colour]:
         raise DataError(f"{path}: no labels in it; export the task once more")
     made_up = default_palette(len(entries))
     return {
-        name: (int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16)) if len(code) == 7 else made_up[number]
+        name: (int(code[1:3], 16), int(code[3:5], 16), int(code[5:7], 16))
+        if _COLOUR.fullmatch(code)
+        else made_up[number]
         for number, (name, code) in enumerate(entries)
     }
 
 
 def _drawing(image: ElementTree.Element, numbers: dict[str, int], path: Path) -> CvatLabels:
-    shapes = sorted(
-        (shape for shape in image if shape.tag in _SHAPES), key=lambda shape: int(shape.get("z_order", "0"))
-    )
     try:
+        shapes = [shape for shape in image if shape.tag in _SHAPES]
+        shapes.sort(key=lambda shape: int(shape.get("z_order", "0")))
         drawn = [(_number(shape.attrib["label"], numbers), shape.tag, _form(shape)) for shape in shapes]
         size = int(image.attrib["height"]), int(image.attrib["width"])
     except (KeyError, ValueError) as error:

@@ -43,7 +43,7 @@ def files_by_stem(folder: Path, ending: str, *, below: bool = False) -> dict[str
 def read_list(path: Path) -> tuple[str, ...]:
     """The names in a list of a split, one per line; what stands behind a name, such as a flag, is dropped."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as a list of names ({error}); download it again") from None
     names = tuple(line.split()[0] for line in lines if line.strip())

@@ -57,7 +57,7 @@ def open_labelme(root: Path) -> DataSet:
         raise not_there(root, _EXPECTED)
     given = root / "labels.txt"
     if given.is_file():
-        names = [line.strip() for line in given.read_text(encoding="utf-8").splitlines() if line.strip()]
+        names = [line.strip() for line in given.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
         surplus = sorted(found - set(names) - {_IGNORED, _BACKGROUND})
         if surplus:
             raise DataError(f"{given}: lacks the label {surplus[0]!r} that is used; add it")
@@ -84,7 +84,7 @@ def open_labelme(root: Path) -> DataSet:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not readable as JSON ({error})") from None
     if not isinstance(content, dict):
         raise _strange(path, "no object at its top")

@@ -142,7 +142,7 @@ def _from_json(path: Path, images: dict[str, Path], place: Path) -> dict[str, tu
                 found[image["phase"]].append(
                     Pair(name, images.get(name, place / image["file_name"]), path, None, labels)
                 )
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not the Detail API's form ({error!r}); download it again") from None
     need_files(images, [pair.name for pairs in found.values() for pair in pairs], place / "JPEGImages", "JPEG")
     return {split: tuple(pairs) for split, pairs in found.items()}

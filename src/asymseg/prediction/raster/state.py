@@ -88,9 +88,10 @@ class Unfinished:
     def _read(self) -> dict[str, Any] | None:
         try:
             content = json.loads(self.path(_STATE).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
-        return content if isinstance(content, dict) and {"rows", "settings"} <= set(content) else None
+        known = isinstance(content, dict) and isinstance(content.get("settings"), dict)
+        return content if known and type(content.get("rows")) is int else None
 
     def _clear(self) -> None:
         for path in self.folder.iterdir():
