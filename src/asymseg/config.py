@@ -144,7 +144,7 @@ class TrainConfig(_Section):
     batch_size: int = Field(8, ge=1)
     """Images per step and gradient accumulation part, over all devices together."""
     accumulation: int = Field(1, ge=1)
-    """Batches whose gradients are averaged for one optimizer step."""
+    """Batches that are one for an optimizer step and its loss; BatchNorm sees them one by one."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Stochastic gradient descent with momentum (the paper's) or AdamW."""
     learning_rate: float = Field(0.01, gt=0)
@@ -182,7 +182,7 @@ class TrainConfig(_Section):
     ema: float | None = Field(None, gt=0, lt=1)
     """Decay of the moving average of the weights, which is then what is validated and saved."""
     sync_batchnorm: bool = True
-    """BatchNorm statistics over all devices; without effect on one."""
+    """BatchNorm statistics over all processes; without effect on one."""
     freeze_batchnorm: bool = False
     """Keep the backbone's BatchNorm statistics and scale as they are."""
     checkpoint_backbone: bool = False

@@ -2,9 +2,8 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,8 @@ from asymseg.data.sample import make_scene, write_sample
 from asymseg.errors import CheckpointError, ConfigError, TrainingError
 from asymseg.model.checkpoint import load_model
 from asymseg.training.log import read_log
-from asymseg.training.plan import make_network, synchronise_batchnorm
+from asymseg.training.loss import Loss
+from asymseg.training.plan import make_network, synchronise_on_cuda
 from asymseg.training.train import train
 
 # The results do not depend on how many cores there are; how many workers are wise does.
@@ -214,12 +214,12 @@ def test_resume_with_another_network_is_refused(data, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_names_step_images_and_the_good_state(data, tmp_path, monkeypatch):
-    def spoiled(settings, weights) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    def spoiled(settings, weights) -> tuple[Loss, Loss]:
         def main(logits, labels):
             calls.append(labels)
-            return logits.mean() * (float("nan") if len(calls) == 3 else 1)
+            return logits.sum() * (float("nan") if len(calls) == 3 else 1), torch.tensor(logits.numel())
 
-        return main, lambda logits, labels: logits.mean()
+        return Loss(main, None), Loss(lambda logits, labels: (logits.sum(), torch.tensor(logits.numel())), None)
 
     calls: list[torch.Tensor] = []
     monkeypatch.setattr("asymseg.training.step.make_loss", spoiled)
@@ -474,7 +474,7 @@ def test_synchronised_batchnorm_keeps_the_activations_of_the_backbone():
     images = torch.rand(1, 3, 40, 40)
     with torch.inference_mode():
         before = network(images)
-        after = synchronise_batchnorm(network).eval()(images)
+        after = synchronise_on_cuda(network).eval()(images)
     assert any(isinstance(part, torch.nn.SyncBatchNorm) for part in network.modules())
     torch.testing.assert_close(after, before)
 

@@ -1,6 +1,11 @@
-"""Losses. One rule for ignored pixels everywhere: they are in neither the sum nor the count, and no pixel gives 0."""
+"""Losses. One rule for ignored pixels everywhere: they are in neither the sum nor the count, and no pixel gives 0.
+
+A step's loss is a mean over the pixels of all its images, wherever they are: on several processes, or in parts that
+come one after another. A mean of means would let a pixel count more where its neighbours are ignored.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -10,15 +15,31 @@ from torch.nn import functional as F
 from asymseg.classes import IGNORE
 from asymseg.config import TrainConfig
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+TINY = torch.finfo(torch.float32).tiny
+"""The least that a sum is divided by, so that no pixel gives 0."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A mean over pixels, taken apart, so that it can be put together over several batches."""
+
+    sums: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    """Logits and labels -> the sum of the pixels' losses, and what it is to be divided by."""
+    divisor: Callable[[Tensor], Tensor] | None
+    """Labels -> the second of these; None where it takes the logits to know it."""
+
+    def __call__(self, logits: Float[Tensor, "b n h w"], labels: Int64[Tensor, "b h w"]) -> Float[Tensor, ""]:
+        """The mean over one batch alone."""
+        total, divisor = self.sums(logits, labels)
+        return total / divisor.clamp(min=TINY)
 
 
 def cross_entropy(
     logits: Float[Tensor, "b n h w"], labels: Int64[Tensor, "b h w"], weights: Float[Tensor, " n"] | None = None
 ) -> Float[Tensor, ""]:
     """Cross-entropy averaged over labelled pixels, by class weights where given; 0 where no pixel is labelled."""
-    losses = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="none")  # b h w
-    return losses.sum() / _pixel_weights(labels, weights).sum().clamp(min=torch.finfo(torch.float32).tiny)
+    total, divisor = _cross_entropy_sums(logits, labels, weights)
+    return total / divisor.clamp(min=TINY)
 
 
 def ohem_cross_entropy(
@@ -41,6 +62,39 @@ def ohem_cross_entropy(
         min_kept: Pixels kept at least; all of them where fewer are labelled.
         min_share: The same as a share of the labelled pixels; replaces `min_kept`.
     """
+    total, divisor = _ohem_sums(logits, labels, weights, threshold, min_kept, min_share)
+    return total / divisor.clamp(min=TINY)
+
+
+def make_loss(settings: TrainConfig, weights: Float[Tensor, " n"] | None) -> tuple[Loss, Loss]:
+    """The main loss and the auxiliary classifier's, which is plain cross-entropy as in the authors' code."""
+
+    def plain(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return _cross_entropy_sums(logits, labels, weights)
+
+    def ohem(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return _ohem_sums(
+            logits, labels, weights, settings.ohem_threshold, settings.ohem_min_kept, settings.ohem_min_share
+        )
+
+    auxiliary = Loss(plain, lambda labels: _pixel_weights(labels, weights).sum())
+    return (Loss(ohem, None) if settings.loss == "ohem" else auxiliary), auxiliary
+
+
+def _cross_entropy_sums(logits: Tensor, labels: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    losses = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="none")  # b h w
+    return losses.sum(), _pixel_weights(labels, weights).sum()
+
+
+def _ohem_sums(
+    logits: Tensor,
+    labels: Tensor,
+    weights: Tensor | None,
+    threshold: float,
+    min_kept: int,
+    min_share: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The losses of the hard pixels, added up, and their count."""
     losses = F.cross_entropy(logits.float(), labels, weight=weights, ignore_index=IGNORE, reduction="none").flatten()
     labels = labels.flatten()
     valid = labels != IGNORE
@@ -57,26 +111,7 @@ def ohem_cross_entropy(
             # Strictly below, as the authors have it: the pixel of this rank itself is kept only below the threshold.
             rank = probability.kthvalue(kept_at_least + 1).values
             kept = probability < rank.clamp(min=threshold)
-    return (losses * kept).sum() / kept.sum().clamp(min=1)
-
-
-def make_loss(settings: TrainConfig, weights: Float[Tensor, " n"] | None) -> tuple[Loss, Loss]:
-    """The main loss and the auxiliary classifier's, which is plain cross-entropy as in the authors' code."""
-
-    def plain(logits: Tensor, labels: Tensor) -> Tensor:
-        return cross_entropy(logits, labels, weights)
-
-    def ohem(logits: Tensor, labels: Tensor) -> Tensor:
-        return ohem_cross_entropy(
-            logits,
-            labels,
-            weights,
-            threshold=settings.ohem_threshold,
-            min_kept=settings.ohem_min_kept,
-            min_share=settings.ohem_min_share,
-        )
-
-    return (ohem if settings.loss == "ohem" else plain), plain
+    return (losses * kept).sum(), kept.sum()
 
 
 def _pixel_weights(labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -84,4 +119,4 @@ def _pixel_weights(labels: Tensor, weights: Tensor | None) -> Tensor:
     valid = labels != IGNORE
     if weights is None:
         return valid.float()
-    return weights[labels.where(valid, 0)] * valid
+    return weights.to(labels.device)[labels.where(valid, 0)] * valid

@@ -21,6 +21,7 @@ from asymseg.model.backbone import TimmBackbone, backbone_normalisation
 from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
+from asymseg.model.synchronised import synchronise_batchnorm
 from asymseg.training.optimizer import freeze_batchnorm
 
 
@@ -114,13 +115,15 @@ def make_network(config: Config, num_classes: int) -> ANNNet:
         network.backbone.checkpointing = True
     if config.train.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    if config.train.sync_batchnorm and torch.cuda.is_available() and torch.distributed.is_initialized():
-        network = synchronise_batchnorm(network)
+    if config.train.sync_batchnorm and torch.distributed.is_initialized():
+        if torch.cuda.is_available():
+            return synchronise_on_cuda(network)
+        synchronise_batchnorm(network)
     return network
 
 
-def synchronise_batchnorm(network: ANNNet) -> ANNNet:
-    """The network with BatchNorm statistics over all processes; timm's way, since torch's loses timm's activations."""
+def synchronise_on_cuda(network: ANNNet) -> ANNNet:
+    """The network with torch's BatchNorm over all processes; timm's way, since torch's loses timm's activations."""
     converted = convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
     assert isinstance(converted, ANNNet)
     return converted
@@ -173,8 +176,7 @@ def announce(
         f"writes to   {out}",
     ):
         console.print(line, highlight=False, markup=False)
-    synchronised = settings.sync_batchnorm and accelerator.device.type == "cuda"
-    seen = settings.batch_size if synchronised else settings.batch_size // accelerator.num_processes
+    seen = settings.batch_size if settings.sync_batchnorm else settings.batch_size // accelerator.num_processes
     if seen < 4:
         cure = "raise train.batch_size" + ("" if settings.freeze_batchnorm else ", or set train.freeze_batchnorm")
         console.print(

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 
 from asymseg.config import Config
@@ -18,7 +19,7 @@ from asymseg.data.readers import Readers, make_readers
 from asymseg.errors import TrainingError
 from asymseg.model.info import ModelInfo
 from asymseg.training import plan
-from asymseg.training.loss import Loss, make_loss
+from asymseg.training.loss import TINY, Loss, make_loss
 from asymseg.training.optimizer import freeze_batchnorm, make_optimizer
 from asymseg.training.state import Progress, Run
 
@@ -79,45 +80,90 @@ def remaining_batches(work: Work) -> Iterator[Batch]:
 
 
 def optimizer_step(work: Work, batches: TimedBatches, step: int) -> tuple[float, tuple[str, ...]]:
-    """One step of the optimizer, over one batch or as many as are accumulated.
+    """One step of the optimizer, over one batch or as many as are accumulated, on all processes together.
 
-    Gives their mean loss, and what was wrong with the files that could not be read.
+    Gives its loss, and what was wrong with the files that could not be read; both are of all processes, on each.
     """
     run, settings = work.run, work.config.train
     accelerator = run.accelerator
-    main_loss, aux_loss = work.losses
     # Dropout is a function of seed, step and process alone, so that a resumed run repeats it.
     torch.manual_seed(_mixed_seed(settings.seed, step, accelerator.process_index))
     run.model.train()
     if settings.freeze_batchnorm or settings.backbone_factor == 0:
         freeze_batchnorm(run.network.backbone)  # a frozen backbone keeps its statistics, too
-    total, skipped = 0.0, list[str]()
-    for _ in range(settings.accumulation):
-        batch = next(batches).to(accelerator.device)
-        skipped += batch.skipped
+    parts = [next(batches) for _ in range(settings.accumulation)]
+    divisors, skipped = _of_whole_step(work, parts)
+    # Accelerate divides by the one, and takes the mean of gradients over the other.
+    scale = settings.accumulation * accelerator.num_processes
+    value = 0.0
+    for part in parts:
+        batch = part.to(accelerator.device)
         images = batch.images.contiguous(memory_format=torch.channels_last) if settings.channels_last else batch.images
         with accelerator.accumulate(run.model):
             if run.network.aux_classifier is not None:
-                logits, aux_logits = run.model(images, with_aux=True)
-                loss = main_loss(logits, batch.masks) + settings.aux_weight * aux_loss(aux_logits, batch.masks)
+                outputs = run.model(images, with_aux=True)
             else:
-                loss = main_loss(run.model(images), batch.masks)
-            total += _finite_or_stop(loss, step, batch)
-            accelerator.backward(loss)
+                outputs = (run.model(images),)
+            loss, whole = _share_of_loss(work, outputs, batch.masks, divisors)
+            value += _finite_or_stop(whole, float(loss.detach()), step, batch)
+            accelerator.backward(loss * scale)
             if accelerator.sync_gradients and settings.clip_norm is not None:
                 accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_norm)
             run.optimizer.step()
             run.optimizer.zero_grad()
     if run.average is not None:
         run.average.update(run.network)
-    return total / settings.accumulation, tuple(skipped)
+    return value, skipped
 
 
-def _finite_or_stop(loss: torch.Tensor, step: int, batch: Batch) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise _diverged(f"the loss of step {step + 1} is {value} on {', '.join(batch.names)}")
-    return value
+def _of_whole_step(work: Work, parts: list[Batch]) -> tuple[list[float | None], tuple[str, ...]]:
+    """What each loss is divided by, where labels alone say so; and what was wrong with files that were skipped."""
+    accelerator = work.run.accelerator
+    known = [loss.divisor for loss in work.losses]
+    sums = [sum(float(divisor(part.masks)) for part in parts) if divisor else 0.0 for divisor in known]
+    *sums, bad = _over_processes(accelerator, [*sums, float(sum(len(part.skipped) for part in parts))])
+    divisors = [total if divisor else None for total, divisor in zip(sums, known, strict=True)]
+    if not bad:
+        return divisors, ()
+    told = gather_object([[part.skipped for part in parts]])  # processes parts messages
+    return divisors, tuple(message for part in zip(*told, strict=True) for share in part for message in share)
+
+
+def _share_of_loss(
+    work: Work, outputs: tuple[torch.Tensor, ...], masks: torch.Tensor, divisors: list[float | None]
+) -> tuple[torch.Tensor, float]:
+    """What one part on this process adds to the loss of the step, and what it adds on all of them.
+
+    OHEM's hard pixels are chosen on each process, as in the authors' code, and their count is known only now: parts
+    that come one after another count alike.
+    """
+    settings = work.config.train
+    sums = [loss.sums(logits, masks) for loss, logits in zip(work.losses, outputs, strict=False)]
+    numbers = torch.stack([number.detach().float() for pair in sums for number in pair]).tolist()
+    totals = iter(_over_processes(work.run.accelerator, numbers))
+    mine, whole = sums[0][0].new_zeros(()), 0.0
+    for (own, _), divisor, factor in zip(sums, divisors, (1.0, settings.aux_weight), strict=False):
+        total, count = next(totals), next(totals)
+        by = max(count * settings.accumulation if divisor is None else divisor, TINY)
+        mine = mine + factor * own / by
+        whole += factor * total / by
+    return mine, whole
+
+
+def _over_processes(accelerator: Accelerator, numbers: list[float]) -> list[float]:
+    """Their sums over all processes."""
+    if accelerator.num_processes == 1:
+        return numbers
+    summed = accelerator.reduce(torch.tensor(numbers, dtype=torch.float64, device=accelerator.device))
+    return list(summed.tolist())
+
+
+def _finite_or_stop(whole: float, own: float, step: int, batch: Batch) -> float:
+    """The loss on all processes; where it is not finite all of them stop, and the one whose images did it says so."""
+    if not math.isfinite(whole):
+        where = "another process" if math.isfinite(own) else ", ".join(batch.names)
+        raise _diverged(f"the loss of step {step + 1} is {whole} on {where}")
+    return whole
 
 
 def finite_weights_or_stop(run: Run) -> None:

@@ -1,0 +1,71 @@
+"""Several processes that train as one, as `torchrun` has them begin; forked, so that torch is not loaded anew."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from accelerate.state import PartialState
+from tiny_runs import quiet
+
+from asymseg.config import Config
+from asymseg.data.dataset import DataSet
+from asymseg.errors import AsymsegError
+from asymseg.training.stopping import StoppedError
+from asymseg.training.train import train
+
+Prepare = Callable[[pytest.MonkeyPatch], None]
+
+
+def train_together(
+    count: int,
+    data: Path | DataSet,
+    config: Config,
+    out: Path,
+    prepare: dict[int, Prepare] | None = None,
+) -> list[int | None]:
+    """How the processes end that train one network; `prepare` says what is done first in the process of a rank.
+
+    What each shows, and the error that ends it, stand beside `out` in a file with the number of its rank.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    arguments = [
+        (count, rank, port, data, config, out, (prepare or {}).get(rank, lambda patch: None)) for rank in range(count)
+    ]
+    processes = [context.Process(target=_work, args=each) for each in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    print(*(f"{rank}: {shown(out, rank)}" for rank in range(count)), sep="\n")  # pytest shows it where a test fails
+    return [process.exitcode for process in processes]
+
+
+def shown(out: Path, rank: int) -> str:
+    path = out.with_name(f"{out.name}.{rank}.txt")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _work(count: int, rank: int, port: int, data: Path | DataSet, config: Config, out: Path, prepare: Prepare) -> None:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+    if count > 1:
+        os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
+    PartialState._reset_state()
+    console = quiet()
+    code, error = 0, ""
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(patch)
+        try:
+            train(data, config, out=out, resume=True, console=console)
+        except AsymsegError as caught:
+            code, error = caught.code if isinstance(caught, StoppedError) else 2, f"{caught}\n"
+        except Exception as caught:
+            code, error = 1, f"{caught!r}\n{traceback.format_exc()}"
+    out.with_name(f"{out.name}.{rank}.txt").write_text(console.file.getvalue() + error, encoding="utf-8")
+    os._exit(code)
