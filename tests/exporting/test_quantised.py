@@ -19,14 +19,12 @@ from asymseg.classes import Classes
 from asymseg.data.dataset import open_dataset
 from asymseg.data.pairing import DataSet
 from asymseg.errors import ConfigError, DataError, ExportError
-from asymseg.exporting.accuracy import inputs, outside
+from asymseg.exporting.accuracy import inputs
 from asymseg.exporting.export import export
-from asymseg.exporting.graph import Graph
 from asymseg.exporting.quantised import answer_logits, calibration_for, nodes_for_int8
 from asymseg.exporting.verification import SIZES
 from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
-from asymseg.model.signature import Signature
 from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(names=("road", "sky", "tree"), palette=((1, 2, 3), (4, 5, 6), (7, 8, 9)))
@@ -185,10 +183,6 @@ def test_a_file_of_bytes_is_given_the_bytes(network, dataset, order):
     for image, pair in zip(images, dataset.splits["train"], strict=False):
         pixels = np.asarray(Image.open(pair.image)).transpose(2, 0, 1)
         np.testing.assert_array_equal(image, pixels[None])
-    graph = Graph(network, info, Signature(from_bytes=True))
-    run = lambda image: graph(torch.from_numpy(image)).detach().numpy()  # noqa: E731
-    plain, around = Predictor(network, info, "cpu"), outside(run, info, True)
-    np.testing.assert_array_equal(around(pair.image).mask, plain(pair.image).mask)
 
 
 def test_inputs_are_those_of_the_models_own_view(dataset):

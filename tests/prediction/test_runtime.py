@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 import asymseg
 from asymseg.classes import Classes
@@ -212,8 +213,20 @@ def test_other_numbers_than_bytes_are_refused_by_a_file_that_takes_bytes(files):
     for ask in (predictor, on_torch(predictor)):
         with pytest.raises(DataError, match="8 bit"):
             ask(picture().astype(np.float32) / 254)
-        with pytest.raises(DataError, match="8 bit"):
-            ask.seeing(scales=(0.5, 1.0))(picture())
+
+
+def test_a_file_that_takes_bytes_is_given_the_nearest_at_another_scale(files, monkeypatch):
+    run, given = OnnxPredictor._run, []
+    monkeypatch.setattr(OnnxPredictor, "_run", lambda self, x: run(self, given.append(x) or x))
+    predictor = OnnxPredictor(files / "bytes.onnx", "cpu").seeing(scales=(0.6, 1.5))
+    for ask in (predictor, on_torch(predictor)):
+        ask(picture())
+    image = torch.from_numpy(picture()).permute(2, 0, 1)[None].float()
+    for size, *shown in zip(((22, 30), (56, 75)), given[:2], given[2:], strict=True):
+        expected = F.interpolate(image, size, mode="bilinear", antialias=True).numpy()
+        for bytes_shown in shown:
+            assert bytes_shown.dtype == np.uint8
+            assert np.abs(bytes_shown - expected).max() < 0.501
 
 
 def test_several_are_as_one_by_one(files):

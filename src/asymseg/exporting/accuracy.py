@@ -10,29 +10,19 @@ from torch import Tensor, nn
 from asymseg.data.dataset import DataSet, Pair
 from asymseg.data.reading import read_pair_image
 from asymseg.evaluation.evaluate import evaluate
-from asymseg.exporting.verification import Run
 from asymseg.model.info import ModelInfo
+from asymseg.prediction.on_torch import as_bytes
 from asymseg.prediction.predict import Predictor
 
 
 def inputs(pairs: Sequence[Pair], info: ModelInfo, from_bytes: bool) -> Iterator[np.ndarray]:
     """What a file is given to predict these images, seen as the model sees them."""
-    seen: list[np.ndarray] = []
-
-    def record(image: np.ndarray) -> np.ndarray:
-        seen.append(image)
-        return np.zeros((len(image), len(info.classes), 1, 1), np.float32)
-
-    predictor = outside(record, info, from_bytes)
+    recorder = _Recorder(info, from_bytes)
+    predictor = Predictor(recorder, info, "cpu", fold=False)
     for pair in pairs:
         predictor.class_map(read_pair_image(pair, len(info.mean)))
-        yield from seen
-        seen.clear()
-
-
-def outside(run: Run, info: ModelInfo, from_bytes: bool) -> Predictor:
-    """A predictor whose network is a loaded file, which gives logits."""
-    return Predictor(_Outside(run, info, from_bytes), info, "cpu")
+        yield from recorder.seen
+        recorder.seen.clear()
 
 
 def score(predictor: Predictor, dataset: DataSet, split: str, progress: Callable[[int, int], None]) -> float:
@@ -43,16 +33,15 @@ def score(predictor: Predictor, dataset: DataSet, split: str, progress: Callable
     return result.scores.miou
 
 
-class _Outside(nn.Module):
-    """A loaded file in the place of a network: normalised images in, logits out."""
+class _Recorder(nn.Module):
+    """Keeps what a file in its place would be given."""
 
-    def __init__(self, run: Run, info: ModelInfo, from_bytes: bool) -> None:
+    def __init__(self, info: ModelInfo, from_bytes: bool) -> None:
         super().__init__()
-        self.run, self.info, self.from_bytes = run, info, from_bytes
+        self.info, self.from_bytes = info, from_bytes
+        self.seen: list[np.ndarray] = []
 
-    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n i j"]:
-        if self.from_bytes:
-            mean, std = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (self.info.mean, self.info.std))
-            images = (255 * (images * std + mean)).round().clamp(0, 255).byte()
-            images = images.flip(1) if self.info.channel_order == "BGR" else images
-        return torch.from_numpy(self.run(images.contiguous().numpy()))
+    def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n 1 1"]:
+        x = images.contiguous().numpy()
+        self.seen.append(as_bytes(x, self.info, "the file to be written") if self.from_bytes else x)
+        return torch.zeros(len(images), len(self.info.classes), 1, 1)

@@ -140,7 +140,7 @@ def export(
 
         quantisation = None
         if calibration is not None:
-            quantisation = write_int8(graph, calibration, temporary, tell)
+            quantisation = write_int8(graph, content, calibration, temporary, tell)
             cases = _prove_onnx(content | {"quantisation": asdict(quantisation)}, temporary, prove)
         else:
             write = {

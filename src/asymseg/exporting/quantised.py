@@ -1,22 +1,24 @@
 """int8 ONNX files: convolutions of bytes, in ranges that were measured on real images; attention stays in float."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from asymseg.data.dataset import DataSet, Pair
 from asymseg.errors import ExportError
 from asymseg.evaluation.evaluate import open_split
-from asymseg.exporting.accuracy import inputs, outside, score
+from asymseg.exporting.accuracy import inputs, score
 from asymseg.exporting.graph import Graph
-from asymseg.exporting.onnx_file import make_onnx, open_onnx
+from asymseg.exporting.onnx_file import describe, make_onnx
 from asymseg.exporting.verification import Tell
 from asymseg.model.info import ModelInfo
 from asymseg.model.signature import INPUT, Output, Signature
+from asymseg.prediction.on_torch import on_torch
 from asymseg.prediction.predict import Predictor
+from asymseg.prediction.runtime import OnnxPredictor
 
 if TYPE_CHECKING:
     import onnx
@@ -65,12 +67,17 @@ def calibration_for(info: ModelInfo, data: str | Path | DataSet | None, images: 
     return Calibration(info, dataset, tuple(train[number * len(train) // count] for number in range(count)), max_loss)
 
 
-def write_int8(graph: Graph, calibration: Calibration, path: Path, tell: Tell) -> Quantisation:
-    """Write the graph in int8, and measure what that costs. Raises ExportError where it is more than it may be."""
+def write_int8(graph: Graph, content: dict[str, Any], calibration: Calibration, path: Path, tell: Tell) -> Quantisation:
+    """Write the graph in int8, and measure what that costs; `content` is what the file says of itself.
+
+    Raises ExportError where it costs more than it may.
+    """
     import onnx
 
     info, dataset, from_bytes = calibration.info, calibration.dataset, graph.signature.from_bytes
-    model = make_onnx(Graph(graph.network, info, Signature(from_bytes=from_bytes)))
+    of_logits = Signature(from_bytes=from_bytes)
+    model = make_onnx(Graph(graph.network, info, of_logits))
+    describe(model, content | {"signature": asdict(of_logits)})
     tell(f"measuring ranges on {len(calibration.train)} images")
     quantise(model, inputs(calibration.train, info, from_bytes), path)
 
@@ -79,7 +86,7 @@ def write_int8(graph: Graph, calibration: Calibration, path: Path, tell: Tell) -
 
     quantisation = Quantisation(
         score(Predictor(graph.network, info, "cpu"), dataset, SPLIT, counting("without")),
-        score(outside(open_onnx(path), info, from_bytes), dataset, SPLIT, counting("with")),
+        score(on_torch(OnnxPredictor(path, "cpu")), dataset, SPLIT, counting("with")),
         images=len(dataset.splits[SPLIT]),
         calibrated_on=len(calibration.train),
     )

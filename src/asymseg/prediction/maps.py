@@ -1,17 +1,20 @@
 """Maps of scores as plain arrays: brought to another size, made into probabilities, class ids and confidences."""
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Shaped, UInt8
 from PIL import Image
 
 
-def rescaled(images: Float32[np.ndarray, "b c h w"], size: tuple[int, int]) -> Float32[np.ndarray, "b c height width"]:
-    """Images at another size, as `F.interpolate` makes them with antialias: Pillow has the same filter."""
+def rescaled(images: Shaped[np.ndarray, "b c h w"], size: tuple[int, int]) -> Shaped[np.ndarray, "b c height width"]:
+    """Images at another size, as `F.interpolate` makes them with antialias: Pillow has the same filter.
+
+    Bytes are computed with in full, and then rounded to bytes.
+    """
     out = np.empty((*images.shape[:2], *size), dtype=np.float32)
     for place in np.ndindex(images.shape[:2]):
-        channel = Image.fromarray(np.ascontiguousarray(images[place]))
+        channel = Image.fromarray(np.ascontiguousarray(images[place], dtype=np.float32))
         out[place] = channel.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return out
+    return np.rint(out).astype(np.uint8) if images.dtype == np.uint8 else out
 
 
 def resized(

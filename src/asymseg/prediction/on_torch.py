@@ -1,6 +1,7 @@
 """An exported file where a network is asked for: measured, compared and run over rasters by all that takes tensors."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -8,8 +9,9 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from asymseg.errors import ConfigError
+from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.runtime import OnnxPredictor
+from asymseg.prediction.runtime import OnnxPredictor, no_bytes
 
 
 class FileNetwork(nn.Module):
@@ -25,19 +27,23 @@ class FileNetwork(nn.Module):
         self.register_buffer("digest", torch.tensor(list(content), dtype=torch.uint8))  # its weights are not to be had
 
     def forward(self, images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b n h w"]:
-        x = images.contiguous().numpy()
-        return torch.from_numpy(self.runtime.logits(self._as_bytes(x) if self.runtime.signature.from_bytes else x))
+        runtime, x = self.runtime, images.contiguous().numpy()
+        x = as_bytes(x, runtime.info, runtime.path) if runtime.signature.from_bytes else x
+        return torch.from_numpy(runtime.logits(x))
 
-    def _as_bytes(self, x: Float[np.ndarray, "b c h w"]) -> UInt8[np.ndarray, "b c h w"]:
-        """The RGB bytes that were normalised. Raises DataError where these were none."""
-        info = self.runtime.info
-        mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (info.mean, info.std))
-        numbers = 255 * (x * std + mean)
-        nearest = np.rint(numbers)
-        if np.abs(numbers - nearest).max() > 0.01:
-            raise self.runtime.no_bytes()
-        given: np.ndarray = nearest.astype(np.uint8)
-        return given[:, ::-1] if info.channel_order == "BGR" else given
+
+def as_bytes(x: Float[np.ndarray, "b c h w"], info: ModelInfo, where: str | Path) -> UInt8[np.ndarray, "b c h w"]:
+    """The RGB bytes that were normalised, or those nearest to what another scale made of them.
+
+    Raises DataError, which names `where`, if these were none.
+    """
+    mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (info.mean, info.std))
+    numbers = 255 * (x * std + mean)
+    nearest = np.rint(numbers)
+    if info.seeing.scales == (1.0,) and np.abs(numbers - nearest).max() > 0.01:
+        raise no_bytes(where)
+    given: np.ndarray = nearest.clip(0, 255).astype(np.uint8)
+    return given[:, ::-1] if info.channel_order == "BGR" else given
 
 
 def on_torch(predictor: Predictor | OnnxPredictor) -> Predictor:

@@ -35,8 +35,8 @@ class OnnxPredictor:
 
     It says what the network would that the file was made of: its logits to 1e-4 of the largest, and so the same classes
     but where two are as good. A file that gives class maps, takes bytes or takes one size alone can do less, and says
-    in one line what it is asked in vain. Of an image the scores of all classes are held at its full size; what is too
-    large for that is for the model's folder.
+    in one line what it is asked in vain; for one that takes bytes, an image at another scale is rounded to them. Of an
+    image the scores of all classes are held at its full size; what is too large for that is for the model's folder.
 
     Args:
         path: A file that `asymseg export` wrote.
@@ -221,19 +221,12 @@ class OnnxPredictor:
             raise MemoryError(str(error)) from None
         return said
 
-    def no_bytes(self) -> DataError:
-        """What is wrong where the file takes bytes and an image has other numbers."""
-        return DataError(
-            f"{self.path}: takes images of 8 bit at their own size; save the image so and see it at --scales 1, or "
-            "export the model without --from_bytes"
-        )
-
     def _stack(self, images: Sequence[Pixels]) -> Shaped[np.ndarray, "b c h w"]:
         """Images as the file takes them: bytes, or normalised numbers."""
         stack = np.stack([image.transpose(2, 0, 1) for image in images])  # h w c -> b c h w
         if self.signature.from_bytes:
-            if stack.dtype != np.uint8 or self.info.seeing.scales != (1.0,):
-                raise self.no_bytes()
+            if stack.dtype != np.uint8:
+                raise no_bytes(self.path)
             return stack
         scaled = stack.astype(np.float32)
         if stack.dtype == np.uint8:
@@ -259,6 +252,13 @@ class OnnxPredictor:
                 f"{self.path}: gives class maps, which cannot be joined; use --mode whole --scales 1 --no-flip, or "
                 "export it with --output logits"
             )
+
+
+def no_bytes(where: str | Path) -> DataError:
+    """What is wrong where a file takes bytes and an image has other numbers."""
+    return DataError(
+        f"{where}: takes images of 8 bit alone; save the image so, or export the model without --from_bytes"
+    )
 
 
 def _shares(
