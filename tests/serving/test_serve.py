@@ -52,6 +52,7 @@ def test_what_was_taken_is_finished_and_what_comes_later_is_told_so(started, mod
                     return
                 outcomes.append(answer.status_code)
                 if answer.status_code == 503:
+                    assert answer.headers["connection"] == "close"
                     assert answer.json()["error"]["code"] == "stopping"
                     return
                 with Image.open(BytesIO(answer.content)) as opened:

@@ -27,6 +27,8 @@ HEADERS = {
 }
 """Of every answer: a page that loads nothing from elsewhere and stands in no other, and nothing is kept by the way."""
 
+_LAST = {"connection": "close"}
+
 _SHORTEST_KEY = 16
 _OPEN = ("/", "/livez", "/readyz")
 _LOCAL_NAMES = ("localhost",)
@@ -44,12 +46,20 @@ class Guard:
         names: Names of this server beside `localhost`, its address and any other number. A page elsewhere whose name
             was made to point here (DNS rebinding) comes with its own name, and is refused.
         observe: Told of each answer.
+        stopping: Whether the server is about to end. Connections then end with their answers, lest a client sends its
+            next request into one that closes.
     """
 
     def __init__(
-        self, app: ASGIApp, *, keys: tuple[str, ...] = (), names: tuple[str, ...] = (), observe: Observe | None = None
+        self,
+        app: ASGIApp,
+        *,
+        keys: tuple[str, ...] = (),
+        names: tuple[str, ...] = (),
+        observe: Observe | None = None,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.app, self.observe = app, observe
+        self.app, self.observe, self.stopping = app, observe, stopping
         self.keys = tuple(hashlib.sha256(key.encode()).digest() for key in keys)
         self.names = {name.lower() for name in (*_LOCAL_NAMES, *names)}
 
@@ -66,7 +76,7 @@ class Guard:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update(HEADERS)
+                MutableHeaders(scope=message).update(HEADERS | (_LAST if self.stopping() else {}))
             await send(message)
 
         try:

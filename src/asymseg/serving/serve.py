@@ -56,7 +56,13 @@ def serve(
     pictures, sources = Examples(examples), names_of(models)
     with _listen(host, port) as listener:  # before models are loaded, so that a fault is told at once
         service = Service(sources, device, limits)
-        guard = Guard(make_app(service, pictures), keys=known, names=names, observe=service.metrics.observe)
+        guard = Guard(
+            make_app(service, pictures),
+            keys=known,
+            names=names,
+            observe=service.metrics.observe,
+            stopping=lambda: service.room.stopping,
+        )
         config = uvicorn.Config(
             guard,
             log_level="warning",
