@@ -1,6 +1,7 @@
 """Predict images."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -45,6 +46,8 @@ def predict(
     opacity: float = 0.5,
     masks: Path | None = None,
     resume: Annotated[bool, Parameter(negative=())] = False,
+    engine: Literal["local", "ray"] = "local",
+    workers: int | None = None,
 ) -> None:
     """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
 
@@ -114,9 +117,15 @@ def predict(
     resume
         Images: keep a manifest in the folder of results, and leave out what it says is done; those that failed are
         tried again. A run with another model or other settings is refused.
+    engine
+        Images: in this process, or on the Ray cluster that RAY_ADDRESS names, else one of this machine's cores or GPUs;
+        with --resume always. Paths must then lead to the same place on all machines.
+    workers
+        Ray: how many processes hold the model; by default one for each GPU or, where there are none, for each core.
     """
-    from asymseg.prediction.files import predict_files
-    from asymseg.prediction.loading import load, made_with
+    from asymseg.prediction.files import Wanted, looking, predict_files
+    from asymseg.prediction.loading import Model, load, made_with
+    from asymseg.prediction.on_ray import predict_on_ray
     from asymseg.prediction.raster.recognising import is_raster
     from asymseg.prediction.runtime import OnnxPredictor
     from asymseg.prediction.stores import is_address, on_disk
@@ -135,8 +144,12 @@ def predict(
     elsewhere = is_address(inputs) or is_address(out)
     raster = not elsewhere and is_raster(on_disk(inputs), on_disk(out))
     video = not elsewhere and not raster and is_video(on_disk(inputs))
-    if resume and (raster or video):
-        raise ConfigError(f"{inputs}: no images, and --resume is for images; a raster goes on by itself; leave it out")
+    if (resume or engine == "ray") and (raster or video):
+        raise ConfigError(
+            f"{inputs}: no images, and --resume and --engine are for images; a raster goes on by itself; leave them out"
+        )
+    if workers is not None and engine == "local":
+        raise ConfigError("--workers is for --engine ray; leave it out")
     if masks is not None and not video:
         raise ConfigError(f"{inputs}: no video, and --masks is for videos; leave it out")
     if video and (bands is not None or polygons is not None or probabilities):
@@ -162,22 +175,19 @@ def predict(
     if bands is not None or polygons is not None:
         raise ConfigError(f"{inputs}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
     with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
-        outcome = predict_files(
-            predictor,
-            inputs,
-            out,
-            overlay=overlay,
-            probabilities=probabilities,
-            tile=tile if context == "image" else None,
-            halo=overlap,
-            made_with=made_with(model, predictor.info.seeing, device, precision, compile, fold) if resume else None,
-            progress=advance,
-        )
-    if not isinstance(predictor, OnnxPredictor):
+        wanted = Wanted(overlay, probabilities, tile if context == "image" else None, overlap)
+        named = Model(model, predictor.info.seeing, device, precision, compile, fold)
+        if engine == "ray":
+            looking(predictor, wanted)  # what holds for all images is said before a cluster is started
+            outcome = predict_on_ray(named, inputs, out, wanted, workers=workers, progress=advance)
+        else:
+            made = made_with(named) if resume else None
+            outcome = predict_files(predictor, inputs, out, **asdict(wanted), made_with=made, progress=advance)
+    if engine == "local" and not isinstance(predictor, OnnxPredictor):
         say_compile_time(predictor.coarse.compile_seconds, console)
     for failure in outcome.failures:
         say_failure(failure, console)
-    before = f"{outcome.before} done before, " if resume else ""
+    before = f"{outcome.before} done before, " if resume or engine == "ray" else ""
     console.print(
         f"{before}{len(outcome.written)} predicted, {len(outcome.failures)} failed; masks in {out}",
         markup=False,

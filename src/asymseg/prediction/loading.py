@@ -1,7 +1,7 @@
 """A predictor from whatever names a model."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,18 @@ from asymseg.prediction.runtime import OnnxPredictor
 
 if TYPE_CHECKING:
     import asymseg.prediction.predict
+
+
+@dataclass(frozen=True)
+class Model:
+    """A predictor in words: what `load` and `seeing` are told, so that another process can have the same."""
+
+    source: str
+    seeing: Seeing
+    device: Device = "auto"
+    precision: Precision = "auto"
+    compile: bool = False
+    fold: bool = True
 
 
 def load(
@@ -67,14 +79,12 @@ def model_files(source: str | Path) -> tuple[Path, ...]:
     return (path,)
 
 
-def made_with(
-    source: str | Path, seeing: Seeing, device: Device, precision: Precision, compile: bool, fold: bool
-) -> dict[str, Any]:
+def made_with(model: Model) -> dict[str, Any]:
     """All of a predictor that its results depend on, in plain values: hashes of the model's files, and settings.
 
     Raises CheckpointError.
     """
-    files = {path.name: file_sha256(path) for path in model_files(source)}
-    arithmetic = {"device": device, "precision": precision, "compile": compile, "fold": fold}
-    plain: dict[str, Any] = json.loads(json.dumps({**files, **asdict(seeing), **arithmetic}))
+    files = {path.name: file_sha256(path) for path in model_files(model.source)}
+    arithmetic = {name: getattr(model, name) for name in ("device", "precision", "compile", "fold")}
+    plain: dict[str, Any] = json.loads(json.dumps({**files, **asdict(model.seeing), **arithmetic}))
     return plain
