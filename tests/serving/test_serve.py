@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from io import BytesIO
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -95,6 +96,16 @@ def test_a_second_signal_ends_it_at_once(started, picture):
     for thread in threads:
         thread.join()
     assert process.stderr.read() == "ended at once; who waited got no answer\n"
+
+
+def test_made_up_requests_get_the_answers_that_the_api_promises(started, tmp_path):
+    _, address = started
+    command = [Path(sys.executable).with_name("schemathesis"), "run", f"{address}/openapi.json", "--no-color"]
+    # Bytes that are no image fit the description, too, and are refused.
+    rest = ["--exclude-checks", "positive_data_acceptance", "--phases", "fuzzing", "--max-examples", "8", "--seed", "0"]
+    told = subprocess.run([*command, *rest], capture_output=True, text=True, cwd=tmp_path)
+    assert told.returncode == 0, told.stdout
+    assert "Tested: 9" in told.stdout
 
 
 def fails(capsys, *arguments):

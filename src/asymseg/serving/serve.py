@@ -1,7 +1,9 @@
 """Serve models over HTTP until told to stop."""
 
 import asyncio
+import ctypes
 import os
+import platform
 import socket
 import sys
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from asymseg.serving.room import Limits, Room
 from asymseg.serving.service import Service
 
 _CONNECTIONS = 1024
+_ARENA_MAX = -8
+"""The parameter of glibc's mallopt(3)."""
 _LAST_WORDS = 0.5
 """Seconds between the signal to stop and the end of listening, in which who comes is told so."""
 
@@ -51,6 +55,7 @@ def serve(
     Raises:
         AsymsegError: A model cannot be loaded, a file not be read, or the address not be used.
     """
+    _share_one_heap()
     limits = limits or Limits()
     known = () if keys is None else read_keys(keys)
     pictures, sources = Examples(examples), names_of(models)
@@ -102,6 +107,16 @@ class _Server(uvicorn.Server):
 
     def _end(self) -> None:
         self.should_exit = True
+
+
+def _share_one_heap() -> None:
+    """Let all threads allocate from one heap, where the C library is glibc.
+
+    By default each has one of its own, and keeps there for good whatever its largest images left in pieces: a server's
+    memory then grows for hours.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
 
 
 def _listen(host: str, port: int) -> socket.socket:
