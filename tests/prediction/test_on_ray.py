@@ -151,6 +151,21 @@ def test_without_ray_it_is_said_how_to_get_it(world: Path, tmp_path: Path, monke
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_nobody_listens(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setitem(sys.modules, "ray", absent_cluster())
+    monkeypatch.setitem(sys.modules, "ray.data", SimpleNamespace())
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(ConfigError, match=f"Ray at {address} cannot be reached .*refused.*; mend RAY_ADDRESS"):
+        predict_on_ray(model_of(world), world / "photos", tmp_path / "out", Wanted())
+
+
+def absent_cluster() -> SimpleNamespace:
+    """Ray as far as it is needed where nobody listens."""
+    exceptions = SimpleNamespace(AuthenticationError=PermissionError)
+    return SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None, exceptions=exceptions)
+
+
 @pytest.fixture
 def process(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Process:
     """What a process of the cluster holds, in this one."""

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import secrets
+import socket
 import tempfile
 import traceback
 from collections import Counter
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from asymseg.errors import AsymsegError, ConfigError
 from asymseg.prediction.device import Device
@@ -34,6 +36,8 @@ _BLOCKS_EACH = 8
 _TRIES = 3
 """How often a block is begun, where each time the process dies."""
 _TOKENS = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"}
+_PATIENCE = 10.0
+"""Seconds to wait for the first answer of a cluster."""
 _STORE = 256 * 2**20
 """Bytes of shared memory of a cluster on this machine, beside the model: names alone pass through it."""
 
@@ -203,8 +207,9 @@ def _cluster(model_bytes: int) -> Iterator[Any]:
         os.environ[token] = secrets.token_hex(32)  # of this cluster alone; Ray would leave one in the user's folder
     try:
         try:
+            _knock(address)
             ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == "local" else {}))
-        except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        except (OSError, ray.exceptions.AuthenticationError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ConfigError(f"Ray at {address} cannot be reached ({reason}); mend RAY_ADDRESS, or unset it") from None
         yield ray
@@ -212,6 +217,13 @@ def _cluster(model_bytes: int) -> Iterator[Any]:
         ray.shutdown()
         if token:
             os.environ.pop(token, None)
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens at an address with a port; Ray would try for many minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), _PATIENCE).close()
 
 
 def _processes(ray: Any, device: Device, workers: int | None) -> tuple[int, int]:
