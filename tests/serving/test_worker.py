@@ -125,6 +125,20 @@ def test_it_waits_a_moment_for_what_is_on_its_way(network, monkeypatch):
     worker.close()
 
 
+def test_it_outlives_an_image_whose_client_leaves_while_it_waits_for_companions(network, monkeypatch):
+    monkeypatch.setattr("asymseg.serving.worker.LINGER", 0.05)
+    network.gate.set()
+    waits = threading.Event()
+    worker = Worker(loaded(network), batch=2, coming=lambda: waits.set() or 1)
+    left = worker.look(image(1))
+    assert waits.wait(10)
+    assert left.cancel()
+    time.sleep(0.2)  # until it has waited in vain
+    assert worker.look(image(2)).result(10)[0] == 2
+    worker.close()
+    assert network.batches == [[2]]
+
+
 def test_it_tells_of_its_batches(network):
     told = []
     network.gate.set()

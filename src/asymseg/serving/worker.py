@@ -98,16 +98,18 @@ class Worker:
                 self._jobs.remove(job)
 
     def _run(self) -> None:
-        while jobs := self._take():
+        while (jobs := self._take()) is not None:
             wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             if wanted:
                 self._work(wanted)
 
-    def _take(self) -> list[_Job]:
-        """The jobs that come next; none at the end."""
+    def _take(self) -> list[_Job] | None:
+        """The jobs that come next, none where all left while it waited for companions; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._jobs or self._closing)
-            if self._jobs and self._jobs[0].image is not None and self.coming() > 0:
+            if not self._jobs:
+                return None
+            if self._jobs[0].image is not None and self.coming() > 0:
                 self._changed.wait_for(lambda: len(self._next()) >= self.batch or self._closing, timeout=LINGER)
             jobs = self._next()
             for job in jobs:
