@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +28,9 @@ from asymseg.exporting.onnx_file import make_onnx
 from asymseg.model.info import ModelInfo
 from asymseg.model.signature import Signature
 from asymseg.model.source import open_model
+from asymseg.prediction.session import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
 
 SIZES = (
     (1, 1),
@@ -113,7 +115,7 @@ class Adaptive(nn.Module):
         return torch.cat([F.adaptive_avg_pool2d(x, size).flatten(2) for size in self.pool_sizes], dim=2)
 
 
-def session(network: nn.Module, info: ModelInfo) -> onnxruntime.InferenceSession:
+def session(network: nn.Module, info: ModelInfo) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
@@ -123,7 +125,7 @@ def session(network: nn.Module, info: ModelInfo) -> onnxruntime.InferenceSession
 
 
 @torch.no_grad()
-def measure(network: nn.Module, files: dict[str, onnxruntime.InferenceSession]) -> dict[str, list[dict[str, Any]]]:
+def measure(network: nn.Module, files: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
     for height, width in SIZES:
         image = images(height, width, height * 10_007 + width)

@@ -17,8 +17,10 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from asymseg.prediction.session import import_onnxruntime
+
+onnxruntime = import_onnxruntime()
 SIZES = ((360, 480), (540, 720), (720, 960))
 
 
@@ -46,13 +48,13 @@ def main() -> None:
     print(json.dumps(results["seconds"], indent=1))
 
 
-def open_file(path: Path) -> onnxruntime.InferenceSession:
+def open_file(path: Path) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def measure(sessions: dict[str, onnxruntime.InferenceSession], height: int, width: int, rounds: int) -> dict[str, Any]:
+def measure(sessions: dict[str, Any], height: int, width: int, rounds: int) -> dict[str, Any]:
     """The shortest and the median time of each file for one image."""
     image = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
     times: dict[str, list[float]] = {name: [] for name in sessions}

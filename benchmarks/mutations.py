@@ -3,6 +3,7 @@
 import json
 import random
 import struct
+import zlib
 from typing import Any
 
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -96,6 +97,19 @@ def changed(choose: random.Random, files: list[bytes]) -> bytes:
         elif choose.random() < 0.3:
             del data[choose.randrange(len(data) + 1) :]
     return bytes(data)
+
+
+def changed_png(choose: random.Random, files: list[bytes]) -> bytes:
+    """A changed PNG whose check sums are right again, so that more than its head is read."""
+    start = b"\x89PNG\r\n\x1a\n"
+    data = changed(choose, [file for file in files if file.startswith(start)])
+    chunks, place = [start], len(start)
+    while place + 8 <= len(data):
+        length = min(int.from_bytes(data[place : place + 4], "big"), len(data) - place - 8)
+        body = data[place + 4 : place + 8 + length]
+        chunks.append(length.to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big"))
+        place += length + 12
+    return b"".join(chunks)
 
 
 def changed_text(choose: random.Random, texts: list[bytes]) -> bytes:

@@ -14,6 +14,9 @@ jaxtyping.install_import_hook([f"asymseg.{stage}" for stage in STAGES], "shape_c
 # Before huggingface_hub is imported, which reads it once: a test that wants a download fails at once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Before onnxruntime is loaded, by us or by a test: its releases send events to their makers.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 torch.set_num_threads(1)
 
 

@@ -152,6 +152,15 @@ def test_exif_orientation_of_images_and_masks(tmp_path, orientation):
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_an_orientation_that_does_not_exist_turns_nothing(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 36614
+    Image.new("RGB", (5, 3)).save(tmp_path / f"a{suffix}", exif=exif)
+    assert image_size(tmp_path / f"a{suffix}") == (3, 5)
+    assert read_image(tmp_path / f"a{suffix}").shape == (3, 3, 5)
+
+
 def test_exif_orientation_of_tiff_and_jpeg(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation

@@ -1,6 +1,7 @@
 """An exported file as a predictor: what the torch predictor gives of the same network, without torch."""
 
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -323,6 +324,15 @@ def test_a_missing_onnxruntime_is_named(files, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ExportError, match=r"asymseg\[export\]"):
         asymseg.load(files / "logits.onnx")
+
+
+def test_onnxruntime_is_kept_from_telling_its_makers(files, tmp_path):
+    """Left to itself it makes a number for this machine in the user's folder as soon as it is loaded."""
+    code = f"import asymseg; asymseg.load({str(files / 'logits.onnx')!r})"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ORT_")}
+    environment |= {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,8 @@ THE_IMAGE = "the image"
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MOST_PIXELS = 2**30
 _ORIENTATION = 0x0112
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+"""Its values that swap height and width; any other number beyond these means nothing."""
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 # It logs each entry of a damaged file, and without a handler that would go to standard error, line by line.
@@ -169,12 +171,12 @@ def size_from_head(path: Path) -> tuple[int, int]:
         with tifffile.TiffFile(path) as file:
             page = file.pages.first
             height, width = int(page.imagelength), int(page.imagewidth)
-            return (width, height) if _tiff_orientation(file) >= 5 else (height, width)
+            return (width, height) if _tiff_orientation(file) in _ON_THEIR_SIDE else (height, width)
     with Image.open(path) as opened:
         width, height = opened.size
         # Pillow turns TIFF files by itself, and tells their turned size. Asked for a PNG's EXIF, it decodes all pixels.
         told = opened.format != "PNG" or any(name in path.read_bytes() for name in _PNG_EXIF)
-        turned = opened.format != "TIFF" and told and opened.getexif().get(_ORIENTATION, 1) >= 5
+        turned = opened.format != "TIFF" and told and opened.getexif().get(_ORIENTATION, 1) in _ON_THEIR_SIDE
     return (width, height) if turned else (height, width)
 
 
@@ -224,7 +226,7 @@ def _tiff_orientation(file: tifffile.TiffFile) -> int:
 
 def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     """Undo one of the eight EXIF orientations of an array H W ..."""
-    if orientation >= 5:
+    if orientation in _ON_THEIR_SIDE:
         array = array.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         array = array[::-1]

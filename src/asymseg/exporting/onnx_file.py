@@ -13,6 +13,7 @@ from asymseg.errors import ExportError
 from asymseg.exporting.graph import Graph
 from asymseg.exporting.verification import Run
 from asymseg.model.signature import INPUT, KEY
+from asymseg.prediction.session import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -59,9 +60,7 @@ def describe(model: "onnx.ModelProto", content: dict[str, Any]) -> None:
 
 def open_onnx(path: Path) -> Run:
     """The file as a function of an image, run by onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda image: session.run(None, {INPUT: image})[0]
 
 

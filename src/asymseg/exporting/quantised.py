@@ -19,6 +19,7 @@ from asymseg.model.signature import INPUT, Output, Signature
 from asymseg.prediction.on_torch import on_torch
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.runtime import OnnxPredictor
+from asymseg.prediction.session import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -108,6 +109,7 @@ def quantise(model: "onnx.ModelProto", images: Iterator[np.ndarray], path: Path)
     Weights have a range per output channel and 7 bits: two products of a byte and 7 bits add up in 16, as CPUs without
     VNNI do it, so a file says the same everywhere.
     """
+    import_onnxruntime()
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 

@@ -8,6 +8,22 @@ from asymseg.errors import CheckpointError, ConfigError, ExportError
 from asymseg.prediction.device import Device
 
 
+def import_onnxruntime() -> Any:
+    """The package, kept from telling its makers that it is used. Raises ExportError where it is missing.
+
+    Its releases of today leave a number for this machine in the user's folder and send events to a server, by a library
+    of their own, from the moment they are loaded; unless this variable is set by then. Who wants that sets it to 0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    try:
+        import onnxruntime
+    except ImportError:
+        raise ExportError('ONNX files need onnxruntime; pip install "asymseg[export]"') from None
+    if os.environ["ORT_DISABLE_TELEMETRY"] != "0":
+        onnxruntime.disable_telemetry_events()  # where somebody else has loaded it before us
+    return onnxruntime
+
+
 def open_session(path: Path, device: Device) -> Any:
     """An ONNX file, ready to run; auto is CUDA where this onnxruntime has it.
 
@@ -16,10 +32,7 @@ def open_session(path: Path, device: Device) -> Any:
     Raises CheckpointError for a file that is damaged or not there, ConfigError for a device that is not there, and
     ExportError where onnxruntime is missing.
     """
-    try:
-        import onnxruntime
-    except ImportError:
-        raise ExportError('ONNX files need onnxruntime; pip install "asymseg[export]"') from None
+    onnxruntime = import_onnxruntime()
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"device = {device!r} is none that ONNX files run on; try auto, cpu or cuda")
     if not path.is_file():

@@ -120,7 +120,7 @@ def read_torch(path: Path) -> Any:
         raise refusal(source, str(error)) from None
     except zipfile.BadZipFile as error:
         raise damage(source, error) from None
-    except (*FAULTS, RuntimeError, AssertionError) as error:
+    except (*FAULTS, RuntimeError, AssertionError, OSError) as error:  # the last of places before the file's start
         raise damage(source, error) from None
 
 
