@@ -5,9 +5,10 @@
 Whole files of every kind that the library reads are changed at random (`mutations.py`) and read as a command would
 read them (`readers.py`): pictures, masks, classes, settings, model folders, checkpoints, training states, exported
 files, other tools' annotations, rasters, films. Each must be read or refused by an AsymsegError of one printable line.
-All else is a fault and is listed with its number: another exception, a death of the process, more than 20 s, more than
-2 GiB beyond what the libraries take, more than 20 lines on standard error. Each reader has a process of its own; one
-that dies is started again after the input that killed it. `--only NAME --first NUMBER --inputs 1` repeats an input.
+All else is a fault and is listed with its number: another exception, a death of the process, more than 20 s of the
+processor, more than 2 GiB beyond what the libraries take, more than 20 lines on standard error. Each reader has a
+process of its own; one that dies is started again after the input that killed it. `--only NAME --first NUMBER --inputs
+1` repeats an input. Needs Linux or macOS, and a limit of memory holds on Linux alone.
 """
 
 import argparse
@@ -117,7 +118,7 @@ def read_all(name: str, seed: int, first: int, end: int) -> None:
 
     told = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what libraries print would spoil the lines
-    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGPROF, _too_long)
     logging.captureWarnings(False)
     with tempfile.TemporaryDirectory() as place:
         reader = READERS[name][0](Path(place))
@@ -144,8 +145,8 @@ def judged(reader: Any, content: bytes) -> tuple[str, str]:
     """What came of it in a word, and what is wrong with that, if anything."""
     from asymseg.errors import AsymsegError
 
-    signal.alarm(SECONDS)
-    faulthandler.dump_traceback_later(3 * SECONDS, exit=True)  # where no Python runs that could hear the alarm
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    faulthandler.dump_traceback_later(20 * SECONDS, exit=True)  # where no Python runs that could hear the alarm
     try:
         _read(reader, content)
         return "read", ""
@@ -158,7 +159,7 @@ def judged(reader: Any, content: bytes) -> tuple[str, str]:
     except Exception as error:
         return "fault", _where(error)
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         faulthandler.cancel_dump_traceback_later()
 
 

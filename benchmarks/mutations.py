@@ -1,5 +1,6 @@
 """Damage and malice, at random and yet the same for the same seed: of bytes, of text, of what JSON holds."""
 
+import copy
 import json
 import random
 import struct
@@ -141,7 +142,7 @@ def changed_json(choose: random.Random, texts: list[bytes]) -> bytes:
         holder, key = choose.choice(places)
         kind = choose.randrange(6)
         if kind < 2:
-            holder[key] = choose.choice(STRANGE)
+            holder[key] = copy.deepcopy(choose.choice(STRANGE))
         elif kind == 2 and isinstance(holder[key], int | float):
             holder[key] = choose.choice((-holder[key], holder[key] * 10**6, str(holder[key]), holder[key] + 0.5))
         elif kind == 3:
@@ -149,7 +150,7 @@ def changed_json(choose: random.Random, texts: list[bytes]) -> bytes:
         elif kind == 4 and isinstance(holder, dict):
             holder[choose.choice((f"{key}x", key.upper(), "", "__class__"))] = holder.pop(key)
         else:
-            holder[key] = [holder[key]] * choose.choice((1, 2, 3))
+            holder[key] = [copy.deepcopy(holder[key]) for _ in range(choose.choice((1, 2, 3)))]
     return json.dumps(content).encode()
 
 

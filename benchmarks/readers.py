@@ -86,7 +86,7 @@ def masks(folder: Path) -> Reader:
     def read() -> None:
         found = read_mask(path, CLASSES)
         assert found.dtype == torch.uint8
-        assert set(found.unique().tolist()) <= {0, 1, 2, IGNORE}
+        assert found.numpy().max() in (0, 1, 2, IGNORE)
 
     return Reader(path, wholes, (changed, changed_png), read)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("resource", reason="the limits of time and memory are those of Unix")
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 INPUTS = 30
 
