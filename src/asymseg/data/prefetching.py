@@ -6,13 +6,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
+from asymseg.errors import ConfigError
+
 Item = TypeVar("Item")
 Done = TypeVar("Done")
 
 
 def prefetched(items: Iterable[Item], function: Callable[[Item], Done], workers: int, ahead: int = 2) -> Iterator[Done]:
-    """`function` of each item, in order, computed by threads at most `workers * ahead` results early."""
-    if workers < 1:
+    """`function` of each item, in order, computed by threads at most `workers * ahead` results early.
+
+    Raises ConfigError.
+    """
+    if workers < 0:
+        raise ConfigError(f"workers = {workers}: give 0, which does without threads, or more")
+    if workers == 0:
         yield from map(function, items)
         return
     waiting: deque[Future[Done]] = deque()

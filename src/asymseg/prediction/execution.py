@@ -30,6 +30,9 @@ def choose_device(device: Device) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         chosen = torch.device(device)
+    except RuntimeError:
+        raise ConfigError(f"device = {device!r} is none; give auto, cpu, cuda, cuda:1 or mps") from None
+    try:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
