@@ -5,6 +5,7 @@ begins with "needs" wants what is not here, a download or a GPU: its commands ar
 names of ours in it looked up.
 """
 
+import argparse
 import ast
 import importlib
 import json
@@ -28,10 +29,12 @@ import numpy as np
 import pytest
 import rasterio
 import yaml
+from accelerate.commands.launch import launch_command_parser as accelerate_parser
 from jaxtyping import UInt8
 from PIL import Image
 from selenium import webdriver
 from starlette.testclient import TestClient
+from torch.distributed.run import get_args_parser as torchrun_parser
 
 import asymseg
 from asymseg.classes import Classes
@@ -126,10 +129,14 @@ def run(words: list[str]) -> None:
 def parse(words: list[str]) -> None:
     """Fail where a command could not be typed like that."""
     match words:
-        case ["asymseg", *arguments] | ["accelerate", "launch", "-m", "asymseg", *arguments]:
+        case ["asymseg", *arguments]:
             app.parse_args(arguments, exit_on_error=False, print_error=False)
-        case ["torchrun", _, "-m", "asymseg", *arguments]:
-            app.parse_args(arguments, exit_on_error=False, print_error=False)
+        case ["accelerate", "launch", *arguments]:
+            launched(accelerate_parser().parse_args(arguments))
+        case ["torchrun", *arguments]:
+            launched(torchrun_parser().parse_args(arguments))
+        case ["srun", *program]:
+            parse(program)
         case ["pip", "install", *packages]:
             extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
                 "optional-dependencies"
@@ -153,6 +160,12 @@ def parse(words: list[str]) -> None:
             )
         case _:
             raise AssertionError(f"what is {words[0]}? {words}")
+
+
+def launched(arguments: argparse.Namespace) -> None:
+    """Fail where what a launcher is to start could not be typed like that."""
+    assert (arguments.module, arguments.training_script) == (True, "asymseg"), arguments
+    parse(["asymseg", *arguments.training_script_args])
 
 
 def names_of_ours(code: str) -> None:

@@ -8,12 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import PartialState
 from tiny_runs import quiet
 
+import asymseg.training.train as training
 from asymseg.config import Config
 from asymseg.data.dataset import DataSet
 from asymseg.errors import AsymsegError
+from asymseg.evaluation.evaluate import Evaluation
+from asymseg.evaluation.metrics import scores
 from asymseg.training.stopping import StoppedError
 from asymseg.training.train import train
 
@@ -26,17 +30,21 @@ def train_together(
     config: Config,
     out: Path,
     prepare: dict[int, Prepare] | None = None,
+    *,
+    report: bool = False,
 ) -> list[int | None]:
     """How the processes end that train one network; `prepare` says what is done first in the process of a rank.
 
-    What each shows, and the error that ends it, stand beside `out` in a file with the number of its rank.
+    Without `report` the best model is not measured once more in the end. What each shows, and the error that ends it,
+    stand beside `out` in a file with the number of its rank.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
     arguments = [
-        (count, rank, port, data, config, out, (prepare or {}).get(rank, lambda patch: None)) for rank in range(count)
+        (count, rank, port, data, config, out, (prepare or {}).get(rank, lambda patch: None), report)
+        for rank in range(count)
     ]
     processes = [context.Process(target=_work, args=each) for each in arguments]
     for process in processes:
@@ -52,7 +60,21 @@ def shown(out: Path, rank: int) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
-def _work(count: int, rank: int, port: int, data: Path | DataSet, config: Config, out: Path, prepare: Prepare) -> None:
+def without_report(patch: pytest.MonkeyPatch) -> None:
+    nothing = torch.zeros(5, 5, dtype=torch.int64)
+    patch.setattr(training, "_measure_best", lambda work, console: Evaluation(nothing, scores(nothing), ()))
+
+
+def _work(
+    count: int,
+    rank: int,
+    port: int,
+    data: Path | DataSet,
+    config: Config,
+    out: Path,
+    prepare: Prepare,
+    report: bool,
+) -> None:
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
     if count > 1:
         os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
@@ -61,6 +83,8 @@ def _work(count: int, rank: int, port: int, data: Path | DataSet, config: Config
     code, error = 0, ""
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch)
+        if not report:
+            without_report(patch)
         try:
             train(data, config, out=out, resume=True, console=console)
         except AsymsegError as caught:

@@ -195,6 +195,8 @@ class TrainConfig(_Section):
     """Steps between checkpoints to resume from."""
     log_every: int = Field(50, ge=1)
     """Steps between lines in log.jsonl and TensorBoard."""
+    late_after: float = Field(60.0, gt=0)
+    """Seconds that a process may keep the others waiting before the run says which one it is."""
     seed: int = Field(0, ge=0, lt=2**63)
     """Decides the initial weights, the order of images and every augmentation."""
 

@@ -7,25 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_processes import train_together
+from tiny_processes import train_together, without_report
 from tiny_runs import TINY, run
 from torch.nn import functional as F
 
-import asymseg.training.train as training
 from asymseg.config import Config, make_config
 from asymseg.data.sample import write_sample
-from asymseg.evaluation.evaluate import Evaluation
-from asymseg.evaluation.metrics import scores
 from asymseg.training import plan
 from asymseg.training.log import read_log
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="forks, so that torch is not loaded once more"),
     pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:Grad strides do not match:UserWarning"),
 ]
 
-EMPTY = Evaluation(torch.zeros(5, 5, dtype=torch.int64), scores(torch.zeros(5, 5, dtype=torch.int64)), ())
 WEIGHTS = (0.2, 3.0, 1.0, 0.5, 2.0)
 
 
@@ -56,10 +51,6 @@ def losses(out: Path) -> list[float]:
     return [entry["loss"] for entry in read_log(out) if entry["kind"] == "train"]
 
 
-def without_report(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(training, "_measure_best", lambda work, console: EMPTY)
-
-
 @pytest.mark.parametrize(
     "settings",
     [
@@ -71,9 +62,8 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
 )
 def test_one_process_and_two_see_the_same_losses(data, tmp_path, settings):
     config = without_dropout(**settings)
-    plainly = dict.fromkeys(range(2), without_report)
-    assert train_together(1, data, config, tmp_path / "one", plainly) == [0]
-    assert train_together(2, data, config, tmp_path / "two", plainly) == [0, 0]
+    assert train_together(1, data, config, tmp_path / "one") == [0]
+    assert train_together(2, data, config, tmp_path / "two") == [0, 0]
     assert len(losses(tmp_path / "one")) == 10
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-5)
 
@@ -97,7 +87,7 @@ def test_parts_that_are_accumulated_are_the_whole_batch(data, tmp_path, monkeypa
 
     original = plan.make_network
     monkeypatch.setattr(plan, "make_network", made)
-    monkeypatch.setattr(training, "_measure_best", lambda work, console: EMPTY)
+    without_report(monkeypatch)
     common = {"steps": 6, "validate_every": 6, **settings}
     run(data, without_dropout(batch_size=8, **common), tmp_path / "whole")
     run(data, without_dropout(batch_size=2, accumulation=4, **common), tmp_path / "parts")

@@ -492,3 +492,10 @@ def test_resume_without_a_run_says_that_a_new_one_begins(data, tmp_path, monkeyp
     with pytest.raises(Killed):
         train(data, tiny(), out=tmp_path / "typo", resume=True, console=console)
     assert f"note: no run in {tmp_path / 'typo'} to go on with; a new one begins" in console.file.getvalue()
+
+
+@pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
+def test_launchers_that_would_take_the_network_apart_are_refused(data, tmp_path, monkeypatch, way):
+    monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
+    with pytest.raises(ConfigError, match=rf"^accelerate is set up for {way}, .*--multi_gpu or torchrun"):
+        train(data, tiny(), out=tmp_path / "run", console=quiet())

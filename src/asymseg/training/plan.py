@@ -43,6 +43,12 @@ def make_accelerator(settings: TrainConfig) -> Accelerator:
     """Devices, processes, precision and accumulation."""
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("train.precision = fp16 needs a CUDA device; use bf16 or fp32 here")
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise ConfigError(
+                f"accelerate is set up for {name}, but each process of asymseg keeps the whole network; launch it with "
+                "--multi_gpu or torchrun, and save memory by --train.checkpoint_backbone=true or --train.accumulation"
+            )
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
     AcceleratorState._reset_state()  # it is one per process and would refuse a second run of another precision
     # Without this word accelerate would let processes that torchrun started on a machine of CPUs train each for itself.

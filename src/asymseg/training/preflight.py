@@ -23,6 +23,7 @@ from asymseg.model.memory import reused_memory
 from asymseg.prediction.portions import ran_out
 from asymseg.training import plan
 from asymseg.training.step import Work, optimizer_step, prepare, remaining_batches
+from asymseg.training.watch import Watch
 
 _USABLE = 0.9
 """Share of the memory that a run may take."""
@@ -104,7 +105,7 @@ def preflight(
     device, wanted = accelerator.device, config.train.batch_size
     measured: list[Measured] = []
     with reused_memory(device), tempfile.TemporaryDirectory() as nowhere, console.status("measuring steps"):
-        work = prepare(dataset, config, Path(nowhere), accelerator, None)
+        work = prepare(dataset, config, Path(nowhere), accelerator, None, Watch())
         room, idle = _room(device), _held(device)
         size = min(2, wanted)
         while True:
@@ -187,7 +188,7 @@ def _measure(work: Work, size: int, most: float) -> Measured | None:
     train = {"batch_size": size, "accumulation": 1}
     part = Work(
         work.run, work.losses, work.info, work.dataset,
-        make_config(work.config.model_dump(), {"train": train}), work.out, work.readers,
+        make_config(work.config.model_dump(), {"train": train}), work.out, work.readers, work.watch,
     )  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -6,12 +6,14 @@ Order of images, augmentation, dropout and learning rate are functions of the st
 import hashlib
 import pickle
 import shutil
+import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from timm.utils import ModelEmaV3
 from torch import nn
 
@@ -84,28 +86,47 @@ def load_last(folder: Path, run: Run) -> str | None:
     """Put `run` where it was saved; it stays as it is where nothing was saved yet.
 
     A damaged state is moved to `NAME.damaged` and the one before it is taken; what is given says so in a line. Raises
-    CheckpointError where no state is whole, or it does not fit the settings.
+    CheckpointError where no state is whole, or it does not fit the settings, or processes have found different ones.
     """
+    place, state, note = _newest_whole(folder)
+    if state is not None:
+        _restore(run, state, place / STATE)
+    _need_same_step(run, folder)  # from here on all have read
+    if note is None:
+        return None
+    damaged = folder.with_name(f"{folder.name}.damaged")
+    if run.accelerator.is_main_process:
+        shutil.rmtree(damaged, ignore_errors=True)
+        folder.rename(damaged)  # or the next save would put it in place of the good one
+    return f"{note}; it is {damaged} now, and the run goes on from the one before, step {run.progress.step}"
+
+
+def _newest_whole(folder: Path) -> tuple[Path, dict[str, Any] | None, str | None]:
+    """Where a whole state is, itself, and what is wrong with a newer one; None for what there is not."""
     note = None
     for place in (folder, previous_folder(folder)):
         if not place.is_dir():
             continue
         try:
-            state = _read_state(place)
+            return place, _read_state(place), note
         except CheckpointError as error:
             note = str(error)
-            continue
-        _restore(run, state, place / STATE)
-        if note is None:
-            return None
-        damaged = folder.with_name(f"{folder.name}.damaged")
-        if run.accelerator.is_main_process:
-            shutil.rmtree(damaged, ignore_errors=True)
-            folder.rename(damaged)  # or the next save would put it in place of the good one
-        return f"{note}; it is {damaged} now, and the run goes on from the one before, step {run.progress.step}"
     if note is not None:
         raise CheckpointError(f"{note}, and no older state is whole; start anew with another --out")
-    return None
+    return folder, None, None
+
+
+def _need_same_step(run: Run, folder: Path) -> None:
+    """Every process goes on from the same step; raises CheckpointError on all of them where one does not."""
+    if run.accelerator.num_processes == 1:
+        return
+    found = gather_object([(run.progress.step, socket.gethostname())])
+    for rank, (step, host) in enumerate(found):
+        if step != found[0][0]:
+            raise CheckpointError(
+                f"{folder}: rank {rank} ({host}) finds step {step} there, and the first process ({found[0][1]}) step "
+                f"{found[0][0]}; put --out on a disk that all machines see"
+            )
 
 
 def _read_state(folder: Path) -> dict[str, Any]:

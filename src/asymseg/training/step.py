@@ -22,6 +22,7 @@ from asymseg.training import plan
 from asymseg.training.loss import TINY, Loss, make_loss
 from asymseg.training.optimizer import freeze_batchnorm, make_optimizer
 from asymseg.training.state import Progress, Run
+from asymseg.training.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Work:
     config: Config
     out: Path
     readers: Readers
+    watch: Watch
 
     @property
     def first(self) -> bool:
@@ -43,7 +45,9 @@ class Work:
         return bool(self.run.accelerator.is_main_process)
 
 
-def prepare(dataset: DataSet, config: Config, out: Path, accelerator: Accelerator, counts: np.ndarray | None) -> Work:
+def prepare(
+    dataset: DataSet, config: Config, out: Path, accelerator: Accelerator, counts: np.ndarray | None, watch: Watch
+) -> Work:
     """A run that stands before its first step; `counts` are the labelled pixels by training image and class."""
     settings = config.train
     torch.manual_seed(settings.seed)
@@ -55,7 +59,7 @@ def prepare(dataset: DataSet, config: Config, out: Path, accelerator: Accelerato
     average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
     run = Run(network, model, optimizer, average, accelerator, Progress())
     readers = make_readers(dataset.splits["train"], available_workers(config.data))
-    return Work(run, losses, info, dataset, config, out, readers)
+    return Work(run, losses, info, dataset, config, out, readers, watch)
 
 
 def remaining_batches(work: Work) -> Iterator[Batch]:
@@ -91,7 +95,9 @@ def optimizer_step(work: Work, batches: TimedBatches, step: int) -> tuple[float,
     run.model.train()
     if settings.freeze_batchnorm or settings.backbone_factor == 0:
         freeze_batchnorm(run.network.backbone)  # a frozen backbone keeps its statistics, too
+    work.watch.at(f"step {step + 1}: reading images")
     parts = [next(batches) for _ in range(settings.accumulation)]
+    work.watch.at(f"step {step + 1}: computing")
     divisors, skipped = _of_whole_step(work, parts)
     # Accelerate divides by the one, and takes the mean of gradients over the other.
     scale = settings.accumulation * accelerator.num_processes

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ import numpy as np
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 from rich.console import Console
+from rich.markup import escape
 
 from asymseg.atomic import atomic_file
 from asymseg.config import Config, TrainConfig
@@ -32,6 +34,7 @@ from asymseg.training.optimizer import learning_rate, set_learning_rate
 from asymseg.training.state import load_last, save_last
 from asymseg.training.step import Work, finite_weights_or_stop, optimizer_step, prepare, remaining_batches
 from asymseg.training.stopping import StoppedError, Stopping
+from asymseg.training.watch import Watch, watched
 
 
 def train(
@@ -67,8 +70,15 @@ def train(
     out = Path(out)
     accelerator = plan.make_accelerator(config.train)
     dataset = data if isinstance(data, DataSet) else plan.open_data(data, config)
-    with claimed_folder(out, resume, accelerator.is_main_process):
-        work = _prepared(dataset, config, out, resume, accelerator, console)
+
+    def say(late: str) -> None:
+        console.print(f"[yellow]late:[/yellow] {escape(late)}", highlight=False)
+
+    with (
+        watched(accelerator, config.train.late_after, say) as watch,
+        claimed_folder(out, resume, accelerator.is_main_process),
+    ):
+        work = _prepared(dataset, config, out, resume, accelerator, console, watch)
         with faults_told(out, work.readers):
             _learn(work, console)
             accelerator.wait_for_everyone()
@@ -76,12 +86,22 @@ def train(
 
 
 def _prepared(
-    dataset: DataSet, config: Config, out: Path, resume: bool, accelerator: Accelerator, console: Console
+    dataset: DataSet,
+    config: Config,
+    out: Path,
+    resume: bool,
+    accelerator: Accelerator,
+    console: Console,
+    watch: Watch,
 ) -> Work:
     """The run where its next step begins, said in words."""
     first = accelerator.is_main_process
-    work = prepare(dataset, config, out, accelerator, plan.check_data(dataset, config, console if first else None))
+    watch.at("looking at the data")
+    counts = plan.check_data(dataset, config, console if first else None)
+    watch.at("building the network")
+    work = prepare(dataset, config, out, accelerator, counts, watch)
     run = work.run
+    watch.at("reading the last state")
     note = load_last(out / "last", run) if resume else None
     if first:
         if note is not None:
@@ -105,7 +125,10 @@ def _learn(work: Work, console: Console) -> None:
         RunLog(work.out, settings.steps, progress.step, console, first) as log,
         reused_memory(run.accelerator.device),
         Stopping() as stopping,
+        warnings.catch_warnings(),
     ):
+        # DDP's word on 1x1 kernels, whose strides say the same in either form.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         if progress.unvalidated:
             _end_step(work, log, stopping)
         batches = TimedBatches(remaining_batches(work), settings.batch_size)
@@ -136,6 +159,7 @@ def _end_step(work: Work, log: RunLog, stopping: Stopping) -> None:
     """Validate and save where that is due, and leave where that was asked for."""
     run, progress, settings = work.run, work.run.progress, work.config.train
     if progress.unvalidated:
+        work.watch.at(f"step {progress.step}: validation")
         finite_weights_or_stop(run)
         result = _validate(work, stopping)
         if result is not None:
@@ -143,6 +167,7 @@ def _end_step(work: Work, log: RunLog, stopping: Stopping) -> None:
             progress.unvalidated = False
     asked = stopping.agreed(run.accelerator)
     if asked or _due(progress.step, settings.save_every, settings):
+        work.watch.at(f"step {progress.step}: saving")
         finite_weights_or_stop(run)
         if work.first:
             save_last(work.out / "last", run, work.info)
@@ -165,6 +190,7 @@ def _keep_if_best(work: Work, result: Evaluation, log: RunLog) -> None:
 
 def _measure_best(work: Work, console: Console) -> Evaluation:
     """The scores of the best model, with the report where this process writes one."""
+    work.watch.at("measuring the best model")
     history = read_log(work.out)
     bad = [entry["message"] for entry in history if entry["kind"] == "skipped"]
     note = f"{len(set(bad))} training files could not be read and were left out, {len(bad)} times in all"
@@ -228,6 +254,7 @@ def _validate(work: Work, stopping: Stopping) -> Evaluation | None:
         return None
     if alone:
         return part
+    work.watch.at(f"step {work.run.progress.step}: adding up what was measured")
     matrix = accelerator.reduce(part.matrix.to(accelerator.device)).cpu()
     return Evaluation(matrix, scores(matrix), part.images)
 
