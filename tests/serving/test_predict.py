@@ -8,12 +8,15 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from scipy import ndimage
 
 import asymseg
+from asymseg.data.pixels import read_pixels
 from asymseg.prediction.files import predict_files
 from asymseg.prediction.overlay import colour_mask
+from asymseg.serving.uploads import count_pixels, decode
 
 
 def encoded(array, kind="PNG", **options):
@@ -196,11 +199,37 @@ def bomb(width, height):
 NOISE = np.random.default_rng(0).integers(0, 256, (99, 99, 3), np.uint8)
 
 
+def tiff(array, **options):
+    file = BytesIO()
+    tifffile.imwrite(file, array, metadata=None, **options)
+    return file.getvalue()
+
+
+def retold(data, tag, before, after):
+    """A TIFF file whose head says another number of one thing."""
+    kind = 4 if (told := struct.pack("<HHII", tag, 4, 1, before)) in data else 3
+    told = told if kind == 4 else struct.pack("<HHIHH", tag, 3, 1, before, 0)
+    assert data.count(told) == 1
+    return data.replace(told, struct.pack("<HHII", tag, 4, 1, after))
+
+
 def wide_tiff():
-    width = struct.pack("<HHI", 256, 4, 1)
-    data = encoded(NOISE, "TIFF")
-    assert width in data
-    return data.replace(width + struct.pack("<I", 99), width + struct.pack("<I", 10**9))
+    return retold(encoded(NOISE, "TIFF"), 256, 99, 10**9)
+
+
+def wide_tile():
+    data = tiff(NOISE[:16, :16], photometric="rgb", tile=(16, 16), compression="zlib")
+    return retold(retold(data, 322, 16, 2**14), 323, 16, 2**14)
+
+
+def swelling_tiff():
+    """Sixteen rows, in a strip that unpacks to 4096."""
+    zeros = np.zeros((4096, 64, 3), np.uint16)
+    return retold(tiff(zeros, photometric="rgb", rowsperstrip=4096, compression="zlib"), 257, 4096, 16)
+
+
+def packed_tiff():
+    return tiff(np.zeros((16, 16, 3), np.uint16), photometric="rgb", compression="lzma")
 
 
 def npy_head(text):
@@ -239,6 +268,9 @@ def many_scans():
         (bomb(5_000, 4_001), 413, "too_large"),
         (bomb(5_000, 4_000), 400, "bad_image"),  # not too many; but they are not there
         (wide_tiff(), 413, "too_large"),
+        (wide_tile(), 413, "too_large"),
+        (swelling_tiff(), 400, "bad_image"),
+        (packed_tiff(), 400, "bad_image"),
         (npy_head("{'descr': '|u1', 'fortran_order': False, 'shape': (100000, 100000, 3), }\n"), 400, "bad_image"),
         (npy_head("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1, 3), }\n") + bytes(24), 400, "bad_image"),
         (npy_head("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -1, 3), }\n") + bytes(3), 400, "bad_image"),
@@ -257,10 +289,36 @@ def test_bad_images_are_told_from_good_ones(client, data, status, code):
     fault(client.post("/v1/predict", content=data), status, code)
 
 
+def test_planes_that_are_only_named_are_not_made_room_for(client):
+    pixels = '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="8" SizeY="8" SizeC="1" SizeT="1" SizeZ='
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        f'{pixels}"1000000"><TiffData IFD="0" PlaneCount="1"/></Pixels></Image></OME>'
+    )
+    data = tiff(np.zeros((8, 8), np.uint8), description=xml)
+    with tifffile.TiffFile(BytesIO(data)) as opened:
+        assert opened.series[0].shape == (1_000_000, 8, 8)  # so the trap works
+    answer = client.post("/v1/predict", content=data)
+    assert (answer.status_code, answer.json()["height"], answer.json()["width"]) == (200, 8, 8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("packed", [None, "zlib"])
+@pytest.mark.parametrize(
+    "options", [{}, {"tile": (32, 48)}, {"rowsperstrip": 7}, {"bigtiff": True}, {"byteorder": ">"}, {"planes": True}]
+)
+def test_tiff_files_of_every_form_are_taken(picture, tmp_path, dtype, packed, options):
+    array = picture(50, 70).astype(dtype) if dtype != np.float32 else picture(50, 70).astype(dtype) / 255
+    options = dict(options)
+    if options.pop("planes", False):
+        array, options = np.ascontiguousarray(array.transpose(2, 0, 1)), {"planarconfig": "separate"}
+    (tmp_path / "a.tif").write_bytes(data := tiff(array, photometric="rgb", compression=packed, **options))
+    assert 3500 <= count_pixels(data, 20_000_000) < 10_000
+    np.testing.assert_array_equal(decode(data, 3), read_pixels(tmp_path / "a.tif", 3))
+
+
 def test_an_image_names_no_other_file(client, tmp_path):
     """An OME-TIFF file says which other files hold its planes; they are not looked for."""
-    import tifffile
-
     other = tmp_path / "secret.tif"
     tifffile.imwrite(other, np.full((8, 8), 200, np.uint8))
     xml = (

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tifffile
@@ -34,6 +34,11 @@ THE_IMAGE = "the image"
 """What messages call one that came without a name."""
 
 TIFF_HEADS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_VENDORS = (
+    *("avs", "bif", "eer", "fluoview", "lsm", "mdgel", "mmstack", "ndpi", "ndtiff", "nih", "ome", "philips", "qpi"),
+    *("scanimage", "scn", "sis", "stk", "svs"),
+)
+"""Microscopes and scanners that write into a TIFF file how many planes there are and which other files hold them."""
 _MOST_PIXELS = 2**30
 _ORIENTATION = 0x0112
 _ON_THEIR_SIDE = (5, 6, 7, 8)
@@ -99,7 +104,7 @@ def kind_of(source: Source) -> Kind:
     if head.startswith(b"\x89PNG") and len(head) == 26 and head[24] == 16 and head[25] != 0:
         return "png16"  # Pillow keeps 16 bit of grey alone
     if head.startswith(TIFF_HEADS):
-        with tifffile.TiffFile(rewound(source)) as file:
+        with open_tiff(source) as file:
             page = file.pages.first
             several = page.samplesperpixel > 1
             planes = len(file.series[0].pages) > 1  # Pillow would show the first alone
@@ -110,6 +115,16 @@ def kind_of(source: Source) -> Kind:
     return "pillow"
 
 
+def open_tiff(source: Source) -> tifffile.TiffFile:
+    """The file to be read by tifffile.
+
+    In the content of one, the pages that are there are the planes, whatever a vendor's words in it say: they may name
+    other files, or planes by the million.
+    """
+    told: dict[str, Any] = {} if isinstance(source, Path) else {f"is_{vendor}": False for vendor in _VENDORS}
+    return tifffile.TiffFile(rewound(source), **told)
+
+
 def read_array(source: Source, kind: Kind) -> np.ndarray:
     """The upright content of any file that Pillow would not keep whole, as H W or H W C."""
     if kind == "npy":
@@ -117,7 +132,7 @@ def read_array(source: Source, kind: Kind) -> np.ndarray:
     elif kind == "png16":
         array = _read_deep_png(source)
     else:
-        with tifffile.TiffFile(rewound(source)) as file:
+        with open_tiff(source) as file:
             array = file.series[0].asarray()
             if array.ndim == 3 and not file.series[0].axes.endswith("S"):
                 array = np.moveaxis(array, 0, 2)  # channels as planes or pages: c h w -> h w c
@@ -168,7 +183,7 @@ def size_from_head(path: Path) -> tuple[int, int]:
             raise DataError(f"{path}: an array of shape {shape}; save it as H W C or H W")
         return int(shape[0]), int(shape[1])
     if kind == "tiff":
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             page = file.pages.first
             height, width = int(page.imagelength), int(page.imagewidth)
             return (width, height) if _tiff_orientation(file) in _ON_THEIR_SIDE else (height, width)

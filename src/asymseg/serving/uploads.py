@@ -4,13 +4,11 @@ import base64
 import binascii
 import json
 import math
-import struct
 import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 
-import tifffile
 from numpy.lib import format as npy_format
 from PIL import Image
 from starlette.datastructures import Headers, UploadFile
@@ -20,6 +18,7 @@ from starlette.requests import Request
 from asymseg.data.decoding import THE_IMAGE, TIFF_HEADS, kind_of, reading
 from asymseg.data.pixels import Pixels, read_pixels
 from asymseg.errors import DataError
+from asymseg.serving import tiff
 from asymseg.serving.refusals import Refusal
 from asymseg.serving.room import Place
 
@@ -30,7 +29,6 @@ _MOST_CHANNELS = 16
 _MOST_SCANS = 100
 """Of a progressive JPEG. Ten are usual; each is a pass over all pixels, and fourteen bytes are enough for one."""
 _START_OF_SCAN = b"\xff\xda"
-_MOST_PAGES = 256
 _DRAINED = 4
 """So many bodies of the largest size are heard out before the answer that they are too large."""
 
@@ -89,6 +87,8 @@ def count_pixels(data: bytes, most: int) -> int:
 def decode(data: bytes, channels: int) -> Pixels:
     """The pixels that `read_pixels` reads from a file of these bytes. Raises Refusal."""
     with _refusing():
+        if data.startswith(TIFF_HEADS):
+            tiff.check_content(data)
         return read_pixels(BytesIO(data), channels, FORMATS)
 
 
@@ -105,21 +105,12 @@ def _refusing() -> Iterator[None]:
 
 def _told(data: bytes) -> tuple[int, int]:
     """Pixels, and numbers of all channels, that the head of a file promises. Nothing is decoded."""
-    file = BytesIO(data)
     if data.startswith(TIFF_HEADS):
-        _check_pages(data)
-    kind = kind_of(file)
-    if kind == "npy":
+        return tiff.promised(data)
+    if kind_of(BytesIO(data)) == "npy":
         shape, numbers = _npy_shape(data)
         return shape[0] * shape[1], numbers
-    if kind == "tiff":
-        file.seek(0)
-        with tifffile.TiffFile(file) as opened:
-            page, series = opened.pages.first, opened.series[0]
-            pixels = max(page.imagelength * page.imagewidth, page.tilelength * page.tilewidth)
-            return pixels, max(series.size, pixels)
-    file.seek(0)
-    with Image.open(file, formats=FORMATS) as image:
+    with Image.open(BytesIO(data), formats=FORMATS) as image:
         if image.format in ("JPEG", "MPO") and data.count(_START_OF_SCAN) > _MOST_SCANS:
             raise DataError(f"{THE_IMAGE}: a JPEG of more than {_MOST_SCANS} scans; save it anew")
         return image.width * image.height, image.width * image.height * len(image.getbands())
@@ -137,20 +128,6 @@ def _npy_shape(data: bytes) -> tuple[tuple[int, ...], int]:
     if numbers * kind.itemsize != len(data) - file.tell():
         raise DataError(f"{THE_IMAGE}: an array of shape {shape} in a file of another length; save it again")
     return shape, numbers
-
-
-def _check_pages(data: bytes) -> None:
-    """Raises DataError for a TIFF file of very many pages, or of pages that go round in a circle."""
-    order = "<" if data[:2] == b"II" else ">"
-    big = data[2:4] in (b"+\0", b"\0+")
-    count, entry, pointer, first = ("Q", 20, "Q", 8) if big else ("H", 12, "I", 4)
-    (place,) = struct.unpack_from(order + pointer, data, first)
-    for _ in range(_MOST_PAGES + 1):
-        if place == 0:
-            return
-        (entries,) = struct.unpack_from(order + count, data, place)
-        (place,) = struct.unpack_from(order + pointer, data, place + struct.calcsize(order + count) + entries * entry)
-    raise DataError(f"{THE_IMAGE}: a TIFF file of more than {_MOST_PAGES} pages; save one image in a file")
 
 
 async def _from_form(headers: Headers, body: bytes) -> bytes:
