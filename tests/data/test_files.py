@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
+from asymseg.data import files
 from asymseg.data.files import image_size, image_tensor, read_image, read_mask
 from asymseg.data.pixels import write_mask
 from asymseg.errors import DataError
@@ -326,6 +327,15 @@ def test_raw_ids_become_classes(tmp_path):
     Image.fromarray(np.array([[7, 9], [8, 7]], dtype=np.uint8)).save(tmp_path / "b.png")
     small = Classes(("sky", "road"), ignore=9, values={7: 1, 8: 0})
     assert read_mask(tmp_path / "b.png", small).tolist() == [[1, 255], [0, 1]]
+
+
+def test_a_mask_that_fits_into_memory_but_once(tmp_path, monkeypatch):
+    def short(*_):
+        raise MemoryError
+
+    write_mask(tmp_path / "a.png", np.zeros((2, 2), dtype=np.uint8), Classes(("a",)))
+    monkeypatch.setattr(files, "_from_ids", short)
+    assert "there is no memory for all its pixels" in fault(read_mask, tmp_path / "a.png", Classes(("a",)))
 
 
 def test_values_outside_the_classes_are_counted(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 import weakref
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import nn
 
 from asymseg.classes import Classes
-from asymseg.data.dataset import DataSet, open_dataset
+from asymseg.data.dataset import DataSet, Pair, open_dataset
 from asymseg.errors import ConfigError, DataError
 from asymseg.evaluation.evaluate import Evaluation, evaluate, image_miou, measure, write_json
 from asymseg.evaluation.metrics import confusion_matrix
@@ -275,6 +276,24 @@ def test_no_image_or_mask_is_kept(predictor, data):
     measure(predictor, many.splits["val"], many, workers=2)
     assert len(alive) == 24
     assert max(alive) <= 4
+
+
+def test_memory_does_not_grow_with_the_number_of_images(predictor, tmp_path, no_shape_checks):
+    """Images and masks are arrays of NumPy when they are read, which tracemalloc counts; one pair has 66 kB."""
+    labels = np.random.default_rng(0).integers(0, 3, (128, 128))
+    put(tmp_path, "a", labels, labels)
+    pair = Pair("a", tmp_path / "images/val/a.png", tmp_path / "masks/val/a.png")
+
+    def peak(count: int) -> int:
+        pairs = tuple(replace(pair, name=str(number)) for number in range(count))
+        tracemalloc.start()
+        evaluate(predictor, DataSet(CLASSES, {"val": pairs}), boundary=False, replicates=0)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return most
+
+    peak(2)  # what is loaded with the first
+    assert peak(30) - peak(5) < 400_000  # of 1,600,000
 
 
 def test_agrees_with_counting_all_at_once(predictor, tmp_path):

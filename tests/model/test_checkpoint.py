@@ -226,6 +226,7 @@ def test_a_config_that_is_no_json(saved, text):
         (("network", "pool_sizes"), 3, "does not describe a model"),
         (("network", "pool_sizes"), [-1], "pool_sizes must be"),
         (("network", "stages"), "ab", "does not describe a model"),
+        (("network", "align_corners"), None, "align_corners = 'None' is neither true nor false"),
         (("network", "stages"), [7, 8], "does not describe a model"),
         (("preprocessing", "mean"), "abc", "mean must be a list of numbers, not 'abc'"),
         (("preprocessing", "mean"), [0.5, "0.5", 0.5], "mean must be a list of numbers"),

@@ -1,9 +1,12 @@
 """The predictor: with a network that reads the class off the colour, every pixel must come back where it was."""
 
+import gc
 import io
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -218,6 +221,31 @@ def test_a_scale_never_makes_an_image_vanish(predictor):
 def test_predicting_leaves_no_gradients_and_evaluation_mode(predictor):
     assert not predictor.network.training
     assert not predictor.probabilities(to_tensor(smooth_image(), 3)).requires_grad
+
+
+def test_threads_files_and_memory_stay_over_many_predictions(no_shape_checks):
+    torch.manual_seed(0)
+    settings = {"stages": (1, 2), "key_channels": 4, "value_channels": 4, "context_channels": 8, "aux_channels": 0}
+    predictor = Predictor(ANNNet(3, "resnet10t", pretrained=False, **settings), INFO, "cpu")
+    process, pictures = psutil.Process(), [picture_of(random_mask(96 + number, 128)) for number in range(5)]
+
+    def predict(times: int) -> None:
+        for number in range(times):
+            predictor(pictures[number % 5]).overlay()
+
+    predict(10)
+    gc.collect()
+    before = process.num_threads(), len(process.open_files())
+    tracemalloc.start()
+    predict(5)
+    gc.collect()
+    held = tracemalloc.get_traced_memory()[0]
+    predict(30)
+    gc.collect()
+    grown = tracemalloc.get_traced_memory()[0] - held
+    tracemalloc.stop()
+    assert (process.num_threads(), len(process.open_files())) == before
+    assert grown < 400_000  # thirty pictures are 1,100,000 bytes
 
 
 def test_a_saved_mask_reads_back(predictor, tmp_path):

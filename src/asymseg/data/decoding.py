@@ -64,9 +64,7 @@ def reading(source: Source | str) -> Iterator[None]:
     except MemoryError:
         if not isinstance(source, Path):
             raise  # what came over the network is for the server to refuse
-        raise DataError(
-            f"{path}: there is no memory for all its pixels; cut it into smaller files, or copy it again if it is small"
-        ) from None
+        raise too_large(source) from None
     except FileNotFoundError:
         folder = "" if Path(path).parent.is_dir() else ", nor its folder (is its disk mounted?)"
         raise DataError(f"{path}: no such file{folder}; check the path") from None
@@ -81,6 +79,13 @@ def reading(source: Source | str) -> Iterator[None]:
         if "imagecodecs" in reason:
             cure = "pip install imagecodecs, or save it without compression"
         raise DataError(f"{path}: not readable ({reason}); {cure}") from None
+
+
+def too_large(path: Path) -> DataError:
+    """What to raise where a file's pixels do not fit into memory."""
+    return DataError(
+        f"{path}: there is no memory for all its pixels; cut it into smaller files, or copy it again if it is small"
+    )
 
 
 def name_of(source: Source) -> str:

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.decoding import kind_of, pillow_labels, read_array, reading, size_from_head
+from asymseg.data.decoding import kind_of, pillow_labels, read_array, reading, size_from_head, too_large
 from asymseg.data.pixels import read_pixels, to_pixels
 from asymseg.errors import DataError
 
@@ -35,7 +35,10 @@ def read_mask(path: Path, classes: Classes) -> UInt8[Tensor, "h w"]:
 
 def to_classes(raw: np.ndarray, classes: Classes, where: Path) -> UInt8[Tensor, "h w"]:
     """Class ids of a raw mask from `read_raw_mask`; `where` names it in messages."""
-    return torch.from_numpy(_from_colours(raw, classes, where) if raw.ndim == 3 else _from_ids(raw, classes, where))
+    try:
+        return torch.from_numpy(_from_colours(raw, classes, where) if raw.ndim == 3 else _from_ids(raw, classes, where))
+    except MemoryError:
+        raise too_large(where) from None
 
 
 def read_raw_mask(path: Path) -> np.ndarray:

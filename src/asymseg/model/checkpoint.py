@@ -60,6 +60,9 @@ def load_model(folder: Path, backbone: nn.Module | None = None) -> tuple[ANNNet 
     info = ModelInfo.from_description(config, str(found / CONFIG))
     try:
         settings |= {name: tuple(settings[name]) for name in ("pool_sizes", "stages")}
+        for name in ("align_corners", "refine", "folded"):  # what is wrong with the others, the network says itself
+            if type(settings.get(name, False)) is not bool:
+                raise TypeError(f"{name} = {str(settings[name])[:60]!r} is neither true nor false")
         folded = settings.pop("folded", False)
         network: ANNNet | FoldedANNNet = ANNNet(pretrained=False, **settings)  # so a folder cannot ask for a download
         if folded:
