@@ -8,7 +8,8 @@ files, other tools' annotations, rasters, films. Each must be read or refused by
 All else is a fault and is listed with its number: another exception, a death of the process, more than 20 s of the
 processor, more than 2 GiB beyond what the libraries take, more than 20 lines on standard error. Each reader has a
 process of its own; one that dies is started again after the input that killed it. `--only NAME --first NUMBER --inputs
-1` repeats an input. Needs Linux or macOS, and a limit of memory holds on Linux alone.
+1` repeats an input; with `--out`, `--only` replaces what the file has of those readers and leaves the others. Needs
+Linux or macOS; the limit of memory holds on Linux alone.
 """
 
 import argparse
@@ -59,6 +60,8 @@ def main() -> None:
         count = -(-arguments.inputs * share // sum(chosen.values()))
         results[name] = watched(name, arguments.seed, arguments.first, count)
         print(name, json.dumps(results[name]), flush=True)
+    if arguments.only and arguments.out and arguments.out.is_file():
+        results = json.loads(arguments.out.read_text(encoding="utf-8"))["readers"] | results
     facts = {
         "inputs": sum(result["inputs"] for result in results.values()),
         "faults": sum(result["faults"] for result in results.values()),

@@ -195,7 +195,7 @@ def private(text: str) -> list[str]:
 
 
 def test_no_file_names_a_registry_or_a_private_folder():
-    folders = ["src", "tests", "docs", "examples", "benchmarks", ".ci"]
+    folders = ["src", "tests", "docs", "examples", "benchmarks", ".ci", ".github"]
     paths = [path for path in ROOT.glob("*") if path.is_file()]
     paths += [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
     paths = [path for path in paths if "__pycache__" not in path.parts]

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,23 @@ def test_the_state_before_a_damaged_one_is_taken_and_kept(tmp_path, damage):
     save(make_run(4), tmp_path / "last", Progress(4))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last", "last.damaged", "last.previous"]
     assert [load(make_run(9), tmp_path / name).step for name in ("last", "last.previous")] == [4, 2]
+
+
+def empty_the_pickle(path: Path) -> None:
+    """Leave the file as torch writes it, but for a pickle that ends before it has begun."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records.items():
+            archive.writestr(name, b"\x80\x02." if name.endswith("/data.pkl") else content)
+
+
+def test_a_damaged_state_without_sums_is_named(tmp_path):
+    save(make_run(0), tmp_path / "last", Progress(1))
+    (tmp_path / "last" / SUMS).unlink()
+    empty_the_pickle(tmp_path / "last" / STATE)
+    with pytest.raises(CheckpointError, match=r"training\.pt: damaged \("):
+        load(make_run(1), tmp_path / "last")
 
 
 def test_two_damaged_states_are_one_line(tmp_path):

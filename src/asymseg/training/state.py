@@ -4,7 +4,6 @@ Order of images, augmentation, dropout and learning rate are functions of the st
 """
 
 import hashlib
-import pickle
 import shutil
 import socket
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from asymseg.atomic import atomic_folder, previous_folder
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import write_model
+from asymseg.model.foreign.pickles import FAULTS
 from asymseg.model.info import ModelInfo
 
 STATE = "training.pt"
@@ -138,7 +138,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
             if listed[STATE] != _sum(path):
                 raise ValueError("not the bytes that were saved")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (*FAULTS, OSError, RuntimeError, AssertionError) as error:
         raise CheckpointError(f"{path}: damaged ({' '.join(str(error).split())[:200]})") from None
     return state
 
