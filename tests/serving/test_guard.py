@@ -112,6 +112,15 @@ def test_every_answer_has_the_headers(client, address):
     assert "unsafe" not in policy
 
 
+def test_methods_that_clients_make_up_are_counted_as_one(client):
+    for method in ("MADE", "UP", "HEAD"):
+        assert client.request(method, "/livez").status_code == 405
+    numbers = client.get("/metrics").text
+    assert 'method="other",route="/livez"' in numbers or 'method="other",route="other"' in numbers
+    assert 'method="HEAD"' in numbers
+    assert "MADE" not in numbers
+
+
 def test_keys_of_a_file(tmp_path):
     path = tmp_path / "keys"
     path.write_text(f"# mine\n{KEY}\n\n  {KEY[::-1]}  \n")

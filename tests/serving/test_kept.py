@@ -1,5 +1,7 @@
 """Results kept for questions: for how long, how many, and of how many bytes."""
 
+import asyncio
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,25 @@ def test_it_is_forgotten_some_time_after_it_was_last_used():
     now = 28.0
     assert not is_there(kept, name)
     assert len(kept) == 0
+
+
+def test_it_is_forgotten_while_nobody_asks_for_anything():
+    now = 0.0
+    kept = Kept(seconds=10.0, clock=lambda: now)
+    kept.add(result(2), Nobody())
+
+    async def waiting():
+        nonlocal now
+        watching = asyncio.create_task(kept.watch(0.001))
+        await asyncio.sleep(0.05)
+        assert len(kept) == 1
+        now = 11.0
+        async with asyncio.timeout(10):
+            while len(kept):
+                await asyncio.sleep(0.001)
+        watching.cancel()
+
+    asyncio.run(waiting())
 
 
 def test_names_cannot_be_guessed():

@@ -93,6 +93,21 @@ def test_a_replaced_model_is_taken_anew_and_a_bad_one_is_not(starting, model, ot
         assert 'asymseg_reloads_total{model="street"} 1.0' in client.get("/metrics").text
 
 
+def test_a_fault_of_another_kind_replaces_nothing_either(model, monkeypatch, caplog):
+    models = Models({"street": str(model)}, "cpu", batch=1, coming=lambda: 0, metrics=Metrics())
+    before = models.pick("street").model
+
+    def gone(*arguments):
+        raise FileNotFoundError(2, "No such file", "model.safetensors")
+
+    monkeypatch.setattr("asymseg.serving.models.open_loaded", gone)
+    models.reload("street")
+    assert "model.safetensors" in models.faults["street"]
+    assert "cannot be loaded anew" in caplog.text
+    assert models.pick("street").model is before
+    models.close()
+
+
 def test_it_is_seen_that_a_model_was_replaced(model, other, tmp_path, monkeypatch):
     place = tmp_path / "served"
     shutil.copytree(model, place)

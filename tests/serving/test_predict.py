@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 import zlib
 from io import BytesIO
 
@@ -16,7 +17,8 @@ import asymseg
 from asymseg.data.pixels import read_pixels
 from asymseg.prediction.files import predict_files
 from asymseg.prediction.overlay import colour_mask
-from asymseg.serving.uploads import count_pixels, decode
+from asymseg.serving.refusals import Refusal
+from asymseg.serving.uploads import _from_json, count_pixels, decode
 
 
 def encoded(array, kind="PNG", **options):
@@ -355,6 +357,16 @@ def test_an_image_names_no_other_file(client, tmp_path):
 )
 def test_bad_bodies_are_refused(client, headers, body):
     fault(client.post("/v1/predict", content=body, headers=headers), 400, "bad_body")
+
+
+def test_json_is_not_unfolded_into_many_times_its_size():
+    for body in (b'{"image": [' + b"{}," * 100_000 + b"0]}", b"{" + b'"a":0,' * 100_000 + b'"image":""}'):
+        tracemalloc.start()
+        with pytest.raises(Refusal, match="not as expected"):
+            _from_json(body)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < len(body)
 
 
 def test_a_form_without_a_file_or_with_two(client, street):

@@ -31,6 +31,7 @@ _LAST = {"connection": "close"}
 
 _SHORTEST_KEY = 16
 _OPEN = ("/", "/livez", "/readyz")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LOCAL_NAMES = ("localhost",)
 
 Observe = Callable[[str, str, int, float], None]
@@ -89,7 +90,8 @@ class Guard:
         finally:
             if self.observe is not None:
                 route = getattr(scope.get("route"), "path", "other")
-                self.observe(route, scope["method"], status, time.perf_counter() - began)
+                method = scope["method"] if scope["method"] in _METHODS else "other"  # clients may make up any word
+                self.observe(route, method, status, time.perf_counter() - began)
 
     def check(self, scope: Scope) -> None:
         """Raises Refusal."""

@@ -1,5 +1,6 @@
 """Results that are kept for a while, so that the page may ask about their pixels."""
 
+import asyncio
 import secrets
 import time
 from collections import OrderedDict
@@ -9,6 +10,9 @@ from dataclasses import dataclass
 from asymseg.prediction.result import Result
 from asymseg.serving.refusals import Refusal
 from asymseg.serving.worker import Worker
+
+TIDY_EVERY = 10.0
+"""Seconds between looks for results that are too old."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ class Kept:
             raise Refusal(404, "expired", "no such prediction, or it is no longer kept; predict the image again")
         self._entries[name] = Entry(entry.result, entry.worker, self.clock() + self.seconds)
         return entry
+
+    async def watch(self, seconds: float = TIDY_EVERY) -> None:
+        """Forget what is too old even while nobody asks for anything, for ever."""
+        while True:
+            await asyncio.sleep(seconds)
+            self.tidy()
 
     def tidy(self) -> None:
         """Forget what is too old, then what was not used longest while there is too much. Attention adds to a result

@@ -1,6 +1,7 @@
 """The models that are served: each with its worker, and replaced when its files are."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 
 from asymseg.errors import AsymsegError
@@ -64,8 +65,10 @@ class Models:
         self._tried[name] = stamp_of(source)
         try:
             loaded = open_loaded(name, source, self.device)
-        except AsymsegError as error:
-            self.faults[name] = str(error)
+        except Exception as error:  # files half written or gone again; whatever it is, watching goes on
+            if not isinstance(error, AsymsegError):
+                logging.getLogger("asymseg").exception("%s: cannot be loaded anew", source)
+            self.faults[name] = " ".join(str(error).split()) or type(error).__name__
             self.metrics.reload_failures.labels(name).inc()
             return
         self.faults.pop(name, None)

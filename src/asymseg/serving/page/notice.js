@@ -19,7 +19,7 @@ export function explain(error, name) {
   if (!(error instanceof Refusal)) return { title: "This page has stumbled", cure: `${error.message}. Reload it, and if that does not help please report this.` };
   const title = TITLES[error.status] ?? (error.status >= 500 ? "Something broke on the server" : "The server did not accept that");
   if (error.status === 400 && name) return { title, cure: `“${name}” is none that can be read, or it is damaged. JPEG, PNG, WebP, BMP and TIFF can be, and arrays in .npy files.` };
-  const smaller = error.status === 413 || error.status === 504 || error.code === "cannot_see";
+  const smaller = error.status === 413 || error.status === 504 || error.code === "cannot";
   return { title, cure: error.message, smaller, again: !smaller && (error.status === 0 || error.status === 401 || error.status >= 500) };
 }
 
