@@ -405,3 +405,15 @@ def test_annotations_that_are_nested_without_end(tmp_path):
     assert "not readable as JSON" in fault(f"coco:{path}")
     picture(tmp_path / "deep.png", 1, (8, 10))
     assert "not readable as JSON" in fault(f"labelme:{tmp_path}")
+
+
+def test_images_by_names_that_no_file_can_have(tmp_path):
+    long = "x" * 5000 + ".png"
+    path = coco(tmp_path)
+    path.write_text(path.read_text().replace(f"{1:012d}.png", long))
+    assert "no file for 1 of 2 images: xxx" in fault(f"coco:{path}")
+    assert "no file for 1 of 2 images: xxx" in fault(f"cvat:{cvat(tmp_path, CVAT.replace('a.png', long))}")
+    labelme(tmp_path / "l", "a", [])
+    content = json.loads((tmp_path / "l" / "a.json").read_text())
+    (tmp_path / "l" / "a.json").write_text(json.dumps(content | {"imagePath": long}))
+    assert "is not there; imagePath must name it" in fault(f"labelme:{tmp_path / 'l'}")

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from asymseg.classes import Classes
-from asymseg.data.catalog.folders import names_of, need_files
+from asymseg.data.catalog.folders import is_file, names_of, need_files
 from asymseg.data.catalog.run_lengths import region
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
@@ -134,7 +134,7 @@ def _pairs(content: dict[str, Any], path: Path, numbers: dict[int, int]) -> tupl
             pairs.append(Pair(name, folder / image["file_name"], path, labels=labels))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: not COCO's form ({error!r} is missing or wrong)") from None
-    there = {pair.name: pair.image for pair in pairs if pair.image.is_file()}
+    there = {pair.name: pair.image for pair in pairs if is_file(pair.image)}
     need_files(there, [pair.name for pair in pairs], folder, "file")
     return tuple(sorted(pairs, key=lambda pair: pair.name))
 
@@ -144,4 +144,4 @@ def _folder(path: Path, names: list[str]) -> Path:
     part = path.stem.rpartition("_")[2]  # instances_train2017 -> train2017
     bases = (path.parent, path.parent.parent)
     places = [base / name for base in bases for name in (".", "images", part, f"images/{part}", "data")]
-    return next((place for place in places if any((place / name).is_file() for name in names)), path.parent)
+    return next((place for place in places if any(is_file(place / name) for name in names)), path.parent)

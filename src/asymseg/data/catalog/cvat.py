@@ -12,7 +12,7 @@ import numpy as np
 
 from asymseg.classes import Classes, Colour, default_palette
 from asymseg.data.catalog.coco import polygon, pycocotools_mask
-from asymseg.data.catalog.folders import names_of, need_files
+from asymseg.data.catalog.folders import is_file, names_of, need_files
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
 
@@ -71,7 +71,7 @@ def open_cvat(path: Path) -> DataSet:
     if not splits:
         raise DataError(f'{path}: no image in it; export the task as "CVAT for images 1.1"')
     pairs = [pair for part in splits.values() for pair in part]
-    need_files({pair.name: pair.image for pair in pairs if pair.image.is_file()}, [p.name for p in pairs], path, "file")
+    need_files({pair.name: pair.image for pair in pairs if is_file(pair.image)}, [p.name for p in pairs], path, "file")
     notes = ["the pixels of no shape are the class background"]
     if left_out:
         notes.append(f"left out, for they have no area: {', '.join(sorted(left_out))}")
@@ -135,7 +135,7 @@ def _form(shape: ElementTree.Element) -> list[float] | list[int]:
 
 def _image(path: Path, name: str) -> Path:
     places = [base / part for base in (path.parent, path.parent.parent) for part in ("images", ".", "data")]
-    return next((place / name for place in places if (place / name).is_file()), path.parent / "images" / name)
+    return next((place / name for place in places if is_file(place / name)), path.parent / "images" / name)
 
 
 def _split(subset: str) -> str:

@@ -52,6 +52,14 @@ def read_list(path: Path) -> tuple[str, ...]:
     return names
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; not, too, where no file can be called so, as by a name of 300 letters."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def need_files(files: Mapping[str, Path], names: Iterable[str], folder: Path, what: str) -> None:
     """Raises DataError where one of `names` has no file."""
     names = list(names)

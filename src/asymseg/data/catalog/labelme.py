@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.catalog.folders import not_there
+from asymseg.data.catalog.folders import is_file, not_there
 from asymseg.data.pairing import DataSet, Pair, listed
 from asymseg.errors import DataError
 
@@ -108,7 +108,7 @@ def _strange(path: Path, fault: object) -> DataError:
 
 def _image_of(path: Path, content: dict[str, Any]) -> Path:
     image = path.parent / str(content.get("imagePath", "")).replace("\\", "/")
-    if not image.is_file():
+    if not is_file(image):
         raise DataError(f"{path}: its image {image} is not there; imagePath must name it, seen from the file")
     return image
 
