@@ -215,6 +215,13 @@ def test_faulty_labelme_files(tmp_path):
     assert "a.png is not there; imagePath must name it" in fault(f"labelme:{tmp_path}")
 
 
+@pytest.mark.parametrize("far", [1e9, -1e300, float("nan")])
+def test_shapes_of_labelme_that_would_be_drawn_for_minutes(tmp_path, far):
+    labelme(tmp_path, "a", [shape("dog", [[1, 1], [far, 1]], "circle")])
+    with pytest.raises(DataError, match="a circle with a point 1048576 pixels from the image; mend it"):
+        masks(open_dataset(f"labelme:{tmp_path}"))
+
+
 @pytest.mark.parametrize(
     "shapes", [["dog"], [{"points": []}], [{"label": 3, "points": []}], 7, [shape("dog", [[1]]), shape("dog", [])]]
 )

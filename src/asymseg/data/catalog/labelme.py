@@ -18,6 +18,8 @@ from asymseg.errors import DataError
 
 _IGNORED, _BACKGROUND = "__ignore__", "_background_"
 _LINE_WIDTH, _POINT_RADIUS = 10, 5
+_FARTHEST = 2**20
+"""Further out Pillow draws for minutes."""
 _SHOWN = 5
 _EXPECTED = "LabelMe's *.json, each with the image that its imagePath names"
 
@@ -117,6 +119,8 @@ def _drawn(shape: dict[str, Any], size: tuple[int, int], path: Path) -> np.ndarr
     """Where a shape is, H W."""
     kind = shape.get("shape_type") or "polygon"
     points = [(float(x), float(y)) for x, y in shape["points"]]
+    if not all(abs(value) <= _FARTHEST for point in points for value in point):  # nor is nan
+        raise DataError(f"{path}: a {kind} with a point {_FARTHEST} pixels from the image; mend it in LabelMe")
     if kind == "mask":
         return _pasted(shape["mask"], points, size)
     picture = Image.new("1", (size[1], size[0]))
