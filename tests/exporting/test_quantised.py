@@ -237,6 +237,8 @@ def test_what_cannot_be_is_said_in_a_line(network, dataset, tmp_path):
     model, path = (network, INFO), tmp_path / "model.onnx"
     with pytest.raises(ConfigError, match="name a data folder by --calibrate"):
         export(model, path, int8=True)
+    with pytest.raises(ConfigError, match="calibrate has no effect without int8"):
+        export(model, path, calibrate=dataset)
     with pytest.raises(ConfigError, match="int8 is for ONNX files, not for program"):
         export(model, tmp_path / "model.pt2", int8=True, calibrate=dataset)
     with pytest.raises(ConfigError, match="int8 cannot be had together with half"):

@@ -230,6 +230,8 @@ def test_a_config_that_is_no_json(saved, text):
         (("network", "stages"), [7, 8], "does not describe a model"),
         (("preprocessing", "mean"), "abc", "mean must be a list of numbers, not 'abc'"),
         (("preprocessing", "mean"), [0.5, "0.5", 0.5], "mean must be a list of numbers"),
+        (("preprocessing", "mean"), [0.5, 10**400, 0.5], "mean must be a list of numbers"),
+        (("preprocessing", "std"), [1, float("inf"), 1], "std must be a list of numbers above 0"),
         (("preprocessing", "mean"), [0.5], "mean and std differ in length"),
         (("preprocessing", "std"), [1, 0, 1], "std must be a list of numbers above 0"),
         (("preprocessing", "channel_order"), "GRB", "channel_order"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import psutil
 import pytest
 import torch
@@ -235,7 +236,8 @@ def test_a_file_that_takes_bytes_is_given_the_nearest_at_another_scale(files, mo
 
 def test_several_are_as_one_by_one(files):
     predictor = OnnxPredictor(files / "logits.onnx", "cpu").seeing(flip=True)
-    images = [picture(seed=1), picture(20, 30), picture(seed=2), picture(50, 37)]
+    floats = picture(seed=3).astype(np.float32) / 255
+    images = [picture(seed=1), picture(20, 30), picture(seed=2), floats, picture(50, 37)]
     for result, image in zip(predictor.several(images), images, strict=True):
         same(result, predictor(image))
     assert predictor.several([]) == []
@@ -279,6 +281,19 @@ def test_what_no_file_can_tell(files):
 def test_settings_without_effect_are_refused(files, settings, message):
     with pytest.raises(ConfigError, match=message):
         asymseg.load(files / "logits.onnx", **settings)
+
+
+def test_cuda_that_is_there_in_name_alone_is_refused(files, monkeypatch):
+    """onnxruntime falls back to the CPU, and says so in its log alone, where CUDA's own libraries are missing."""
+    names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr("onnxruntime.get_available_providers", lambda: names)
+    start = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        "onnxruntime.InferenceSession", lambda path, options, providers: start(path, options, providers=providers[-1:])
+    )
+    with pytest.raises(ConfigError, match="'cuda' cannot be used here: onnxruntime could not load"):
+        asymseg.load(files / "logits.onnx", "cuda")
+    assert asymseg.load(files / "logits.onnx", "auto").device == "cpu"
 
 
 @pytest.mark.parametrize(("device", "message"), [("mps", "none that ONNX"), ("cuda", "no CUDA"), ("cuda:1", "none")])

@@ -114,6 +114,8 @@ def export(
     path = Path(path)
     format = _format_of(path, format)
     signature = _signature(output, from_bytes, size, half)
+    if calibrate is not None and not int8:
+        raise ConfigError("calibrate has no effect without int8; add it, or leave calibrate out")
     if int8:
         _check_int8(format, size, half, calibrate, images, max_loss)
     tell = progress or (lambda _: None)

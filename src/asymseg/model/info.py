@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any, Literal
@@ -110,7 +111,12 @@ def _seeing(prediction: dict[str, Any]) -> Seeing:
 
 
 def _numbers(values: Any, name: str, above: float = -math.inf) -> tuple[float, ...]:
-    if not isinstance(values, list) or not values or not all(type(v) in (int, float) and v > above for v in values):
+    if not isinstance(values, list) or not values or not all(_is_number(v) and v > above for v in values):
         limit = "" if above == -math.inf else f" above {above:g}"
         raise CheckpointError(f"{name} must be a list of numbers{limit}, not {values!r}")
     return tuple(float(value) for value in values)
+
+
+def _is_number(value: Any) -> bool:
+    """JSON can hold whole numbers that are larger than any float, and what is none."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

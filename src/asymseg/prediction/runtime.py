@@ -1,6 +1,7 @@
 """OnnxPredictor: an exported file in place of a network, on onnxruntime and NumPy. Needs no torch."""
 
 import copy
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -96,11 +97,11 @@ class OnnxPredictor:
     def several(self, images: Sequence[ImageSource]) -> list[Result]:
         """What calling the predictor gives for each; images of one size go through the file together."""
         opened = [open_pixels(source, len(self.info.mean)) for source in images]
-        alike: dict[tuple[int, ...], list[int]] = {}
+        alike = defaultdict[tuple[tuple[int, ...], np.dtype[Any]], list[int]](list)
         for number, pixels in enumerate(opened):
-            alike.setdefault(pixels.shape, []).append(number)
+            alike[pixels.shape, pixels.dtype].append(number)  # bytes among floats would be taken for floats
         results: dict[int, Result] = {}
-        for (height, width, _), numbers in alike.items():
+        for ((height, width, _), _), numbers in alike.items():
             step = max(1, _PIXELS_TOGETHER[self.device] // (height * width))
             for first in range(0, len(numbers), step):
                 group = numbers[first : first + step]

@@ -45,7 +45,12 @@ def open_session(path: Path, device: Device) -> Any:
     options, threads = onnxruntime.SessionOptions(), os.environ.get("OMP_NUM_THREADS", "")
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0 is onnxruntime's own choice
     try:
-        return onnxruntime.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])
     except Exception as error:  # it has a kind of error for each way in which a file can be damaged
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path}: not readable by onnxruntime ({reason}); export it again") from None
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":  # it falls back by itself
+        raise ConfigError(
+            "device = 'cuda' cannot be used here: onnxruntime could not load its CUDA libraries; try auto or cpu"
+        )
+    return session
