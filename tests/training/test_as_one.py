@@ -1,5 +1,6 @@
 """However many processes share a batch, and in however many parts it comes, the losses are those of the whole batch."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -92,3 +93,16 @@ def test_parts_that_are_accumulated_are_the_whole_batch(data, tmp_path, monkeypa
     run(data, without_dropout(batch_size=8, **common), tmp_path / "whole")
     run(data, without_dropout(batch_size=2, accumulation=4, **common), tmp_path / "parts")
     np.testing.assert_allclose(losses(tmp_path / "parts"), losses(tmp_path / "whole"), rtol=1e-5)
+
+
+def test_files_that_are_skipped_are_told_by_all_processes_alike(data, tmp_path):
+    shutil.copytree(data, tmp_path / "data")
+    for name in ("0001.png", "0004.png"):
+        (tmp_path / "data" / "masks" / "train" / name).write_bytes(b"no image")
+    config = without_dropout(steps=3, batch_size=2, accumulation=4, validate_every=3)
+    config = make_config(config.model_dump(), {"data": {"on_bad_file": "skip"}})
+    for count, name in ((1, "one"), (2, "two")):
+        assert train_together(count, tmp_path / "data", config, tmp_path / name) == [0] * count
+    one, two = ([entry for entry in read_log(tmp_path / name) if entry["kind"] == "skipped"] for name in ("one", "two"))
+    assert one == two
+    assert len({entry["message"] for entry in one}) == 2
