@@ -118,8 +118,8 @@ class _Ties:
     def ended_by_another(self, error: BaseException) -> str | None:
         """Say that `error` ends the run; where another process was first to end, what is to be said of it here."""
         try:
-            if isinstance(error, RuntimeError) and not self.ended:
-                gone = self._silent()  # it may be what a connection says whose other end has left
+            if _is_of_network(error) and not self.ended:
+                gone = self._silent()
                 if gone:
                     return f"{gone[0].who} is gone without a word, at {gone[0].doing}; it may have run out of memory"
             if not self.ended:
@@ -134,7 +134,7 @@ class _Ties:
     def close(self) -> None:
         """End the thread; the first process, with which the store goes, waits for the others to see why it ends."""
         self.closed.set()
-        self.thread.join()
+        self.thread.join(_SILENCE)
         if self.rank == 0 and self.store.check([_ENDED]):
             deadline = time.monotonic() + _SILENCE
             while self.store.add(_SEEN, 0) < self.world - 1 and time.monotonic() < deadline:
@@ -215,6 +215,11 @@ class Lateness:
                     f"{word.who} keeps the others waiting: {word.seconds + silence:.0f} s at {word.doing}{silent}; "
                     f"they have been at {front.doing} for {waited:.0f} s"
                 )
+
+
+def _is_of_network(error: BaseException) -> bool:
+    """Whether it is what torch says of processes that do not answer, and not a bug of this one."""
+    return isinstance(error, DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def _ended_by(first: dict[str, Any]) -> str:
