@@ -369,6 +369,9 @@ def test_mat_files_that_are_not_what_they_should_be(tmp_path):
     savemat(pair.mask, {"S": np.full((HEIGHT, WIDTH), 0.5)})
     with pytest.raises(DataError, match="a mask holds whole numbers"):
         read_pair(pair, dataset.classes)
+    savemat(pair.mask, {"S": np.full((HEIGHT, WIDTH), 1e300)})
+    with pytest.raises(DataError, match="a mask holds whole numbers"):
+        read_pair(pair, dataset.classes)
     pair.mask.write_bytes(b"MATLAB 5.0")
     with pytest.raises(DataError, match="not readable"):
         read_pair(pair, dataset.classes)

@@ -221,3 +221,19 @@ def test_without_pyav(predictor, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "av", None)
     with pytest.raises(AsymsegError, match=r'pip install "asymseg\[video\]"'):
         write_video(predictor, tmp_path / "in.mp4", tmp_path / "out.mp4")
+
+
+def test_a_title_in_another_alphabet(predictor, tmp_path):
+    import av
+
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as film:
+        film.metadata["title"] = "zzzz"
+        stream = film.add_stream("mpeg4", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuv420p"
+        film.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((24, 32, 3), np.uint8), format="rgb24")))
+        film.mux(stream.encode())
+    content = path.read_bytes()
+    assert content.count(b"zzzz") == 1
+    path.write_bytes(content.replace(b"zzzz", "мир".encode("cp1251") + b"\xff"))
+    assert len(list(predict_video(predictor, path))) == 1

@@ -168,7 +168,7 @@ def _opened(source: Path) -> Iterator[Any]:
     """The open video. Raises DataError where it is none, AsymsegError where PyAV is missing."""
     av = _import_av()
     try:
-        container = av.open(str(source))
+        container = av.open(str(source), metadata_errors="replace")  # old cameras write titles in any alphabet
     except FileNotFoundError:
         raise DataError(f"{source}: no such file; check the path") from None
     except (av.FFmpegError, OSError) as error:

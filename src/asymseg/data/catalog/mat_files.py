@@ -30,6 +30,7 @@ class MatLabels:
             wanted = self.variable if self.field is None else f"{self.variable}.{self.field}"
             raise DataError(f"{path}: holds no label map {wanted}; is this the .mat of another data set?")
         labels = np.asarray(content)
-        if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
+        whole = labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels))
+        if whole and np.abs(labels).max(initial=0) < 2**31:
             return labels.astype(np.int32)  # MATLAB's numbers are doubles unless somebody minds
         return labels
