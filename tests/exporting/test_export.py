@@ -212,6 +212,13 @@ def test_a_file_that_differs_is_refused(network, output):
     assert [(case.height, case.width) for case in cases[::2]] == [(17, 24), (33, 17)]  # none is left out
 
 
+def test_ids_of_no_class_are_refused(network):
+    graph = Graph(network, INFO, Signature(output="class_map"))
+    strange = lambda image: np.full((len(image), *image.shape[2:]), 200, np.uint8)  # noqa: E731
+    with pytest.raises(ExportError, match="differs from the original at 1 x 16 x 16"):
+        verify(strange, graph, 1e-4, ((16, 16),))
+
+
 def test_a_single_size_is_tried_in_both_batches_however_large(network):
     graph = Graph(network, INFO, Signature())
     right = lambda image: graph(torch.from_numpy(image)).detach().numpy()  # noqa: E731

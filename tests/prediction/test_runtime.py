@@ -327,12 +327,13 @@ def test_files_that_cannot_be_used_are_told_in_a_line(files, tmp_path):
     assert "asymseg did not write" in fault(tmp_path / "bare.onnx")
 
 
-def test_memory_that_runs_out_is_told_in_a_line(files):
+@pytest.mark.parametrize("kind", ["logits", "class_map"])
+def test_memory_that_runs_out_is_told_in_a_line(files, kind):
     class Full:
         def run(self, *_: Any) -> None:
             raise Exception("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation")
 
-    predictor = OnnxPredictor(files / "logits.onnx", "cpu")
+    predictor = OnnxPredictor(files / f"{kind}.onnx", "cpu")
     predictor.session = Full()
     with pytest.raises(ConfigError, match="4 classes at 37x50 pixels do not fit into memory; use --mode slide"):
         predictor(picture())

@@ -2,7 +2,8 @@
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,7 +134,9 @@ class OnnxPredictor:
         if self.signature.output == "class_map":
             stack = self._stack(images)
             self._check(self.info.seeing.forms((stack.shape[2], stack.shape[3])))
-            return [self._result(image, mask) for image, mask in zip(images, self._run(stack), strict=True)]
+            with self._room_for(images[0]):
+                masks = self._run(stack)
+            return [self._result(image, mask) for image, mask in zip(images, masks, strict=True)]
         scores, are_logits = self._look(images)
         if not keep:
             return [self._result(image, best_classes(each)) for image, each in zip(images, scores, strict=True)]
@@ -160,10 +163,16 @@ class OnnxPredictor:
         """The scores of images of one size over all forms, and whether these are logits rather than probabilities."""
         if self.signature.output == "class_map":
             raise ConfigError(f"{self.path}: gives class maps and no probabilities; export it with --output logits")
-        try:
+        with self._room_for(images[0]):
             return self._joined(self._stack(images))
+
+    @contextmanager
+    def _room_for(self, image: Pixels) -> Iterator[None]:
+        """Raises ConfigError where the block finds no memory."""
+        try:
+            yield
         except MemoryError:
-            height, width = images[0].shape[:2]
+            height, width = image.shape[:2]
             raise ConfigError(
                 f"{len(self.info.classes)} classes at {height}x{width} pixels do not fit into memory; use --mode slide "
                 "or a smaller --window, or the model's folder, which needs less"
