@@ -224,8 +224,6 @@ def test_without_pyav(predictor, tmp_path, monkeypatch):
 
 
 def test_a_title_in_another_alphabet(predictor, tmp_path):
-    import av
-
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as film:
         film.metadata["title"] = "zzzz"
