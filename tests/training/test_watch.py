@@ -125,6 +125,7 @@ def go(data: Path, out: Path, prepare: dict, **settings) -> list[int | None]:
         (raising, 1, 2, "b.png: not readable; copy it again; the last good state is"),
         (buggy, 0, 1, "KeyError: 'no such thing'"),
     ],
+    ids=["wrong data", "a bug"],
 )
 def test_an_error_in_one_process_ends_all_and_is_told_by_all(data, tmp_path, what, rank, code, words):
     codes = go(data, tmp_path / "run", {rank: what})
