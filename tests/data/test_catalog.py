@@ -372,6 +372,12 @@ def test_mat_files_that_are_not_what_they_should_be(tmp_path):
     savemat(pair.mask, {"S": np.full((HEIGHT, WIDTH), 1e300)})
     with pytest.raises(DataError, match="a mask holds whole numbers"):
         read_pair(pair, dataset.classes)
+    savemat(pair.mask, {"S": np.full((HEIGHT, WIDTH), 1.0)})
+    content = bytearray(pair.mask.read_bytes())
+    content[176] = 0  # the kind of the numbers, where one has begun to be written and zeros follow
+    pair.mask.write_bytes(content)
+    with pytest.raises(DataError, match="holds an element of no known kind"):
+        read_pair(pair, dataset.classes)
     pair.mask.write_bytes(b"MATLAB 5.0")
     with pytest.raises(DataError, match="not readable"):
         read_pair(pair, dataset.classes)
