@@ -320,6 +320,7 @@ def test_another_data_set_made_on_the_spot(run: Run, tmp_path: Path) -> None:
         (("train", "x", "--eval.window", "0", "4"), ("eval.window", "greater than 0")),
         (("evaluate", "m", "d", "--precision", "half"), ("--precision", "half", "bf16")),
         (("trian",), ("trian", "train")),
+        (("predict", "m", "a.png", "b.png", "c.png", "-o", "out"), ("b.png c.png: more than", "pattern in quotes")),
     ],
 )
 def test_a_mistake_is_one_line_that_says_the_cure(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:

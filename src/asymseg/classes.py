@@ -141,7 +141,7 @@ class Classes:
         try:
             content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
         except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not readable as JSON ({error}); see the form in the README") from None
+            raise DataError(f"{path}: not readable as JSON ({error}); docs/data.md shows the form") from None
         return cls.from_dict(content, str(path))
 
 

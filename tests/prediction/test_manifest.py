@@ -50,6 +50,8 @@ def test_other_settings_are_refused_by_their_names(out: Store):
         begin(out, {**MADE, "scales": (1.0,), "overlay": False, "fold": True})
     words = "fold was null and is true, overlay was true and is false, scales was [1.0, 1.5] and is [1.0]"
     assert words in str(caught.value)
+    with pytest.raises(ConfigError, match='model.safetensors was "12ab" and is "0123456789ab...";'.replace(".", r"\.")):
+        begin(out, {**MADE, "model.safetensors": "0123456789abcdef" * 4})
     assert "\n" not in str(caught.value)
     assert begin(out, MADE) == []
 

@@ -42,6 +42,9 @@ def main(arguments: list[str] | None = None) -> None:
         app(arguments, exit_on_error=False, print_error=False)
     except AsymsegError as error:
         fail(str(error))
+    except cyclopts.UnusedCliTokensError as error:
+        left = " ".join((error.unused_tokens or [])[:3])
+        fail(f"{left}: more than this command takes; give many files as one pattern in quotes, as in 'photos/*.jpg'")
     except cyclopts.CycloptsError as error:
         cause = error.__cause__
         fail(explain(cause) if isinstance(cause, pydantic.ValidationError) else str(error))

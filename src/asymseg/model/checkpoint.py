@@ -82,7 +82,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         weights = load_file(path)
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file; the model folder is not complete") from None
+        raise CheckpointError(f"{path}: no such file; the model folder is not complete, copy it again") from None
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged ({error}); copy or train the model again") from None
     expected = network.state_dict()

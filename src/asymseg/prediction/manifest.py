@@ -86,4 +86,6 @@ def _read(place: str, content: bytes) -> list[Done]:
 
 def _short(value: Any) -> str:
     text = json.dumps(value)
+    if isinstance(value, str) and len(value) == 64:  # a hash
+        return f'"{value[:12]}..."'
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -71,7 +71,7 @@ def _declared_classes(places: list[Path], findings: list[Finding]) -> Classes | 
         return Classes.from_file(path)
     except DataError as error:
         message, _, cure = str(error).partition("; ")
-        findings.append(Finding("error", "class-list", message, cure or "see the form in the README", (path,)))
+        findings.append(Finding("error", "class-list", message, cure or "docs/data.md shows the form", (path,)))
         return None
 
 
