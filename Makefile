@@ -14,7 +14,7 @@ setup: .venv/.complete ## Install the library and its tools into .venv, at the v
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "asymseg needs Python 3.11 or newer; name one with make PYTHON=...")'
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" # the first that knows --group
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[raster,video,formats,export,serve]" \
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[raster,video,formats,export,serve,ray]" \
 		--group test --group lint --group docs
 	@touch $@
 

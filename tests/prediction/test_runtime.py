@@ -234,6 +234,27 @@ def test_a_file_that_takes_bytes_is_given_the_nearest_at_another_scale(files, mo
             assert np.abs(bytes_shown - expected).max() < 0.501
 
 
+def test_a_mask_travels_without_its_file(files):
+    result = OnnxPredictor(files / "class_map.onnx", "cpu")(picture())
+    sent = pickle.loads(pickle.dumps(result))
+    np.testing.assert_array_equal(sent.mask, result.mask)
+    with pytest.raises(ConfigError, match="apart from its network"):
+        _ = sent.probabilities
+
+
+@pytest.mark.parametrize("wrong", [{"output": "masks"}, {"from_bytes": "no"}, {"size": "ab"}, {"size": [3]}])
+def test_a_file_that_says_nonsense_of_itself_is_refused(tmp_path, wrong):
+    path = write(tmp_path / "model.onnx", Small())
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        if entry.key == "asymseg":
+            content = json.loads(entry.value)
+            entry.value = json.dumps(content | {"signature": content["signature"] | wrong})
+    onnx.save(model, path)
+    with pytest.raises(CheckpointError, match="does not say what it takes and gives"):
+        OnnxPredictor(path, "cpu")
+
+
 def test_several_are_as_one_by_one(files):
     predictor = OnnxPredictor(files / "logits.onnx", "cpu").seeing(flip=True)
     floats = picture(seed=3).astype(np.float32) / 255

@@ -333,9 +333,9 @@ def test_an_image_names_no_other_file(client, tmp_path):
     tifffile.imwrite(mine, np.zeros((8, 8), np.uint8), description=xml, metadata=None)
     assert tifffile.imread(mine).max() == 200  # so the trap works
     answer = client.post("/v1/predict?output=overlay&opacity=0", content=mine.read_bytes())
-    if answer.status_code == 200:
-        with Image.open(BytesIO(answer.content)) as opened:
-            assert np.array(opened).max() < 20
+    assert answer.status_code == 200
+    with Image.open(BytesIO(answer.content)) as opened:
+        assert np.array(opened).max() < 20
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Serve models over HTTP."""
 
 from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated
 
@@ -89,4 +90,7 @@ def serve(
 
 
 def _is_this_machine(host: str) -> bool:
-    return host == "localhost" or host == "::1" or host.startswith("127.")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

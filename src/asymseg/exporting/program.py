@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch._export.serde.serialize import SerializeError
 from torch.export import Dim, ExportedProgram
 
 from asymseg.errors import ExportError
@@ -41,6 +40,10 @@ def smallest_side(program: ExportedProgram) -> int:
 
 def save_program(program: ExportedProgram, path: Path, content: dict[str, Any]) -> None:
     """Write the program, with `content` as JSON beside it in the file."""
+    from torch._export.serde.serialize import (
+        SerializeError,
+    )  # no public name; only here, lest its move ends all exports
+
     try:
         torch.export.save(program, path, extra_files={EXTRA_FILE: json.dumps(content)})
     except SerializeError as error:

@@ -1,7 +1,7 @@
 """What goes into an exported file and what comes out of it, as the file itself says. Needs no torch."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from asymseg.errors import CheckpointError
 
@@ -30,7 +30,10 @@ class Signature:
         """Read from what an exported file says of itself; `where` names it. Raises CheckpointError."""
         try:
             told = content["signature"]
-            size = told["size"]
-            return cls(told["output"], told["from_bytes"], None if size is None else (size[0], size[1]), told["half"])
-        except (KeyError, TypeError, IndexError):
+            size = None if told["size"] is None else (int(told["size"][0]), int(told["size"][1]))
+            signature = cls(told["output"], told["from_bytes"], size, told["half"])
+            if signature.output not in get_args(Output) or not {signature.from_bytes, signature.half} <= {True, False}:
+                raise ValueError
+            return signature
+        except (KeyError, TypeError, IndexError, ValueError):
             raise CheckpointError(f"{where}: does not say what it takes and gives; export the model again") from None

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -74,12 +74,16 @@ class Result:
     @cached_property
     def _attending(self) -> Attending:
         if self._attend is None:
-            raise ConfigError("this result is apart from its network; predict the image again and ask there")
+            _apart()
         return self._attend()
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the way back to the network, which may be large."""
-        return {**self.__dict__, "_attend": None}
+        return {
+            **self.__dict__,
+            "_attend": None,
+            "_probabilities": _apart if self._rows is None else self._probabilities,
+        }
 
     def overlay(self, opacity: float = 0.5) -> Image.Image:
         """The image with the classes' colours over it."""
@@ -88,6 +92,10 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write the mask as a palette PNG of class ids, whole or not at all."""
         write_mask(Path(path), self.mask, self.classes)
+
+
+def _apart() -> NoReturn:
+    raise ConfigError("this result is apart from its network; predict the image again and ask there")
 
 
 @runtime_checkable

@@ -37,12 +37,12 @@ def open_session(path: Path, device: Device) -> Any:
         raise ConfigError(f"device = {device!r} is none that ONNX files run on; try auto, cpu or cuda")
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; asymseg export writes them")
-    onnxruntime.set_default_logger_severity(3)  # it warns of each kind of GPU that is not there
     has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     if device == "cuda" and not has_cuda:
         raise ConfigError("device = 'cuda' cannot be used here: this onnxruntime has no CUDA; try auto or cpu")
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"] if has_cuda and device != "cpu" else None
     options, threads = onnxruntime.SessionOptions(), os.environ.get("OMP_NUM_THREADS", "")
+    options.log_severity_level = 3  # it warns of each kind of GPU that is not there
     options.intra_op_num_threads = int(threads) if threads.isdecimal() else 0  # 0 is onnxruntime's own choice
     try:
         session = onnxruntime.InferenceSession(path, options, providers=providers or ["CPUExecutionProvider"])

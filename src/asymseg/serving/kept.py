@@ -57,6 +57,10 @@ class Kept:
         self.tidy()
         return name
 
+    def forget(self, name: str | None) -> None:
+        """What is not there is forgotten already."""
+        self._entries.pop(name or "", None)
+
     def get(self, name: str) -> Entry:
         """Raises Refusal for what is not, or no longer, there."""
         self.tidy()

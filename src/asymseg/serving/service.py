@@ -62,8 +62,8 @@ class Service:
 
     async def pixel(self, request: Request, name: str, place: Annotated[PixelPlace, Query()]) -> Response:
         """What a model says about one pixel of a kept prediction, and what of the image the pixel drew on."""
-        entry = self.kept.get(name)
         with self.room.place():
+            entry = self.kept.get(name)
             work = asyncio.wrap_future(entry.worker.do(partial(of_pixel, entry.result, place.row, place.column)))
             response = await self._unless_left(request, self._pixel(work))
         self.kept.tidy()  # attention is large
@@ -100,7 +100,11 @@ class Service:
             seconds = time.perf_counter() - began
             if wanted.output == "json":
                 name = self.kept.add(result, worker) if wanted.keep else None
-                content = await self._in(self._encoders, as_json, result, model, wanted, name, seconds)
+                try:
+                    content = await self._in(self._encoders, as_json, result, model, wanted, name, seconds)
+                except BaseException:  # nobody learns the name
+                    self.kept.forget(name)
+                    raise
             elif wanted.output == "probabilities":
                 async with self._large:
                     shares = await asyncio.wrap_future(worker.do(lambda: result.probabilities))

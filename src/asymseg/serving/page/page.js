@@ -18,7 +18,7 @@ const find = (id) => document.getElementById(id);
 
 let model = null;
 let result = null; // {blob, name, model, bitmap, answer, map, hidden}: what is on the page
-let looking = null; // the AbortController of the picture in work
+let looking = null; // the AbortController of the picture in work, with its blob and name
 let asking = null; // and of the question in work
 
 const say = (words) => { find("say").textContent = words; };
@@ -27,7 +27,7 @@ const opacity = () => Number(find("opacity").value) / 100;
 /** Looks at a picture: shows it at once, its classes when they come. A failure leaves what was there before. */
 async function look(blob, name, wanted = model?.name) {
   looking?.abort();
-  const mine = new AbortController();
+  const mine = Object.assign(new AbortController(), { blob, name });
   looking = mine;
   const { signal } = mine;
   hideNotice();
@@ -123,23 +123,25 @@ async function ask(row, column) {
 
 /** The answer about a pixel. The server keeps a result for minutes only; then the picture is sent once more. */
 async function askKept(row, column, signal) {
+  const mine = result; // another picture may take its place meanwhile
   const again = async () => {
-    const answer = await api.predict(result.blob, result.model, signal, () => {});
+    const answer = await api.predict(mine.blob, mine.model, signal, () => {});
     if (answer.id === null) throw new api.Refusal(413, "not_kept", "The server cannot keep a picture of this size, so it cannot tell about its pixels.");
-    const same = answer.version === result.answer.version;
-    result.answer = answer;
+    const same = answer.version === mine.answer.version;
+    mine.answer = answer;
     if (same) return;
-    result.map = await mapOf(answer); // a newer model has taken the place of the one that we asked
+    mine.map = await mapOf(answer); // a newer model has taken the place of the one that we asked
+    if (result !== mine) return;
     present();
     stage.mark(row, column);
   };
-  if (result.answer.id === null) await again();
+  if (mine.answer.id === null) await again();
   try {
-    return await api.pixel(result.answer.id, row, column, signal);
+    return await api.pixel(mine.answer.id, row, column, signal);
   } catch (error) {
     if (error.status !== 404) throw error;
     await again();
-    return api.pixel(result.answer.id, row, column, signal);
+    return api.pixel(mine.answer.id, row, column, signal);
   }
 }
 
@@ -203,7 +205,8 @@ async function begin() {
     choose(given[0].name);
     showModels(given, (name) => {
       choose(name);
-      if (result) look(result.blob, result.name);
+      const shown = looking ?? result;
+      if (shown) look(shown.blob, shown.name);
     });
     await sources.showExamples(look);
   } catch (error) {
