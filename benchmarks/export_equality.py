@@ -28,7 +28,7 @@ from asymseg.exporting.onnx_file import make_onnx
 from asymseg.model.info import ModelInfo
 from asymseg.model.signature import Signature
 from asymseg.model.source import open_model
-from asymseg.prediction.session import import_onnxruntime
+from asymseg.prediction.onnx.session import import_onnxruntime
 
 onnxruntime = import_onnxruntime()
 

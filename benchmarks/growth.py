@@ -66,7 +66,7 @@ def see(side: int, classes: int) -> dict[str, float]:
 
     from asymseg import ANNNet, Classes, Predictor
     from asymseg.model.info import ModelInfo
-    from asymseg.prediction.files import predict_files
+    from asymseg.prediction.many.files import predict_files
 
     torch.manual_seed(0)
     network = ANNNet(classes, "mobilenetv2_100", output_stride=16, aux_channels=0)
@@ -97,8 +97,8 @@ def see(side: int, classes: int) -> dict[str, float]:
 
 def look_through(images: int) -> dict[str, float]:
     """List a folder of empty files, and read the manifest of all of them."""
-    from asymseg.prediction.manifest import Done, begin, record
-    from asymseg.prediction.planning import plan_files
+    from asymseg.prediction.many.manifest import Done, begin, record
+    from asymseg.prediction.many.planning import plan_files
 
     with tempfile.TemporaryDirectory() as folder:
         for number in range(images):

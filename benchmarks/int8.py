@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from asymseg.prediction.session import import_onnxruntime
+from asymseg.prediction.onnx.session import import_onnxruntime
 
 onnxruntime = import_onnxruntime()
 SIZES = ((360, 480), (540, 720), (720, 960))

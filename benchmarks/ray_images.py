@@ -24,11 +24,11 @@ from typing import Any
 import psutil
 
 from asymseg.data.sample import write_sample
-from asymseg.prediction.manifest import FOLDER as MANIFEST
+from asymseg.prediction.many.manifest import FOLDER as MANIFEST
 
 FATAL = """
 import os, signal
-from asymseg.prediction import files
+from asymseg.prediction.many import files
 
 read = files.read_pixels
 

@@ -16,7 +16,8 @@ from asymseg.cli import main
 from asymseg.config import Config, read_config
 from asymseg.data.files import read_mask
 from asymseg.model.seeing import Seeing
-from asymseg.prediction import execution, files
+from asymseg.prediction import execution
+from asymseg.prediction.many import files
 from asymseg.prediction.predict import Predictor
 
 Run = Callable[..., tuple[int, str]]

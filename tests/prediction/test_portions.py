@@ -10,7 +10,7 @@ from asymseg.classes import Classes
 from asymseg.errors import ConfigError
 from asymseg.model.info import ModelInfo
 from asymseg.prediction import answer, upsampling
-from asymseg.prediction.files import predict_files
+from asymseg.prediction.many.files import predict_files
 from asymseg.prediction.portions import Portions, attempt
 from asymseg.prediction.predict import Predictor
 

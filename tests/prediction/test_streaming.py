@@ -15,7 +15,7 @@ from asymseg.errors import ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
 from asymseg.model.reach import measure_reach
-from asymseg.prediction.files import predict_files
+from asymseg.prediction.many.files import predict_files
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.streaming import gather_tokens, predict_tile, stream
 from asymseg.prediction.tiles import TensorSource, plan_tiles

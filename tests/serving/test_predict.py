@@ -15,7 +15,7 @@ from scipy import ndimage
 
 import asymseg
 from asymseg.data.pixels import read_pixels
-from asymseg.prediction.files import predict_files
+from asymseg.prediction.many.files import predict_files
 from asymseg.prediction.overlay import colour_mask
 from asymseg.serving.refusals import Refusal
 from asymseg.serving.uploads import _from_json, count_pixels, decode

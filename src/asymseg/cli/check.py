@@ -78,7 +78,7 @@ def check(
     predictor = None
     if model is not None:
         from asymseg.prediction.loading import load
-        from asymseg.prediction.on_torch import on_torch
+        from asymseg.prediction.onnx.on_torch import on_torch
 
         predictor = on_torch(load(model, device))  # before all pixels are read, lest a mistyped name be told at the end
     with progress_bar(console, "check") as advance:

@@ -91,7 +91,7 @@ def evaluate(
     from asymseg.evaluation.evaluate import evaluate as run
     from asymseg.evaluation.submission import submit
     from asymseg.prediction.loading import load
-    from asymseg.prediction.on_torch import on_torch
+    from asymseg.prediction.onnx.on_torch import on_torch
 
     console = make_console()
     folder = Path(model)

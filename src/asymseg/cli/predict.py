@@ -123,12 +123,12 @@ def predict(
     workers
         Ray: how many processes hold the model; by default one for each GPU or, where there are none, for each core.
     """
-    from asymseg.prediction.files import Wanted, looking, predict_files
     from asymseg.prediction.loading import Model, load, made_with
-    from asymseg.prediction.on_ray import predict_on_ray
+    from asymseg.prediction.many.files import Wanted, looking, predict_files
+    from asymseg.prediction.many.on_ray import predict_on_ray
+    from asymseg.prediction.many.stores import is_address, on_disk
+    from asymseg.prediction.onnx.runtime import OnnxPredictor
     from asymseg.prediction.raster.recognising import is_raster
-    from asymseg.prediction.runtime import OnnxPredictor
-    from asymseg.prediction.stores import is_address, on_disk
     from asymseg.prediction.video import is_video
 
     console = make_console()

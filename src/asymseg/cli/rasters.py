@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 from asymseg.cli.terminal import make_console, progress_bar, warnings_in_a_line
 
 if TYPE_CHECKING:
+    from asymseg.prediction.onnx.runtime import OnnxPredictor
     from asymseg.prediction.predict import Predictor
-    from asymseg.prediction.runtime import OnnxPredictor
 
 
 def predict_one_raster(

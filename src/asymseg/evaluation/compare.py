@@ -27,10 +27,10 @@ from asymseg.evaluation.pictures import pictures_of_both
 from asymseg.evaluation.records import METRICS, Record, read_record
 from asymseg.prediction.device import Device
 from asymseg.prediction.loading import load
-from asymseg.prediction.on_torch import on_torch
+from asymseg.prediction.onnx.on_torch import on_torch
+from asymseg.prediction.onnx.runtime import OnnxPredictor
 from asymseg.prediction.overlay import as_picture
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.runtime import OnnxPredictor
 
 Side = str | Path | Predictor
 

@@ -18,9 +18,9 @@ from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.device import Device, Precision
 from asymseg.prediction.loading import load
-from asymseg.prediction.on_torch import on_torch
+from asymseg.prediction.onnx.on_torch import on_torch
+from asymseg.prediction.onnx.runtime import OnnxPredictor
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.runtime import OnnxPredictor
 
 
 def evaluate(

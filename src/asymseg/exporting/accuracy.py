@@ -11,7 +11,7 @@ from asymseg.data.dataset import DataSet, Pair
 from asymseg.data.reading import read_pair_image
 from asymseg.evaluation.evaluate import evaluate
 from asymseg.model.info import ModelInfo
-from asymseg.prediction.on_torch import as_bytes
+from asymseg.prediction.onnx.on_torch import as_bytes
 from asymseg.prediction.predict import Predictor
 
 

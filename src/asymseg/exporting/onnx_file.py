@@ -13,7 +13,7 @@ from asymseg.errors import ExportError
 from asymseg.exporting.graph import Graph
 from asymseg.exporting.verification import Run
 from asymseg.model.signature import INPUT, KEY
-from asymseg.prediction.session import import_onnxruntime
+from asymseg.prediction.onnx.session import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx

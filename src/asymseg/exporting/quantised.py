@@ -16,10 +16,10 @@ from asymseg.exporting.onnx_file import describe, make_onnx
 from asymseg.exporting.verification import Tell
 from asymseg.model.info import ModelInfo
 from asymseg.model.signature import INPUT, Output, Signature
-from asymseg.prediction.on_torch import on_torch
+from asymseg.prediction.onnx.on_torch import on_torch
+from asymseg.prediction.onnx.runtime import OnnxPredictor
+from asymseg.prediction.onnx.session import import_onnxruntime
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.runtime import OnnxPredictor
-from asymseg.prediction.session import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx

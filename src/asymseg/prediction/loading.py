@@ -10,7 +10,7 @@ from asymseg.errors import ConfigError
 from asymseg.model.download import file_sha256
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.device import Device, Precision
-from asymseg.prediction.runtime import OnnxPredictor
+from asymseg.prediction.onnx.runtime import OnnxPredictor
 
 if TYPE_CHECKING:
     import asymseg.prediction.predict

@@ -12,7 +12,8 @@ import torch
 
 from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, DataError
-from asymseg.prediction.on_torch import on_torch
+from asymseg.prediction.onnx.on_torch import on_torch
+from asymseg.prediction.onnx.runtime import OnnxPredictor
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.raster.pixels import CLASSES, SHARES
 from asymseg.prediction.raster.polygons import check_polygons, write_polygons
@@ -26,7 +27,6 @@ from asymseg.prediction.raster.writing import (
     georeference,
     write_cog,
 )
-from asymseg.prediction.runtime import OnnxPredictor
 
 Context = Literal["tile", "image"]
 

@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 
 from asymseg.errors import AsymsegError, ConfigError
 from asymseg.prediction.device import Device
-from asymseg.prediction.files import Outcome, Wanted, looking, predict_each, rest_of
 from asymseg.prediction.loading import Model, load, made_with, model_files
-from asymseg.prediction.manifest import Done, record
-from asymseg.prediction.planning import Plan, plan_files
-from asymseg.prediction.stores import Store
+from asymseg.prediction.many.files import Outcome, Wanted, looking, predict_each, rest_of
+from asymseg.prediction.many.manifest import Done, record
+from asymseg.prediction.many.planning import Plan, plan_files
+from asymseg.prediction.many.stores import Store
 
 _BLOCK = 64
 """Most images that a process is given at once."""

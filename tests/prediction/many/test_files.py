@@ -13,10 +13,10 @@ from asymseg.data.files import read_mask
 from asymseg.errors import AsymsegError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
-from asymseg.prediction.files import predict_files
-from asymseg.prediction.planning import find_images
+from asymseg.prediction.many.files import predict_files
+from asymseg.prediction.many.planning import find_images
+from asymseg.prediction.many.stores import Store
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.stores import Store
 
 CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
 

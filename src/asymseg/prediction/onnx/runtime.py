@@ -19,9 +19,9 @@ from asymseg.model.info import ModelInfo, read_description
 from asymseg.model.seeing import Average, Form, Mode, Weighting
 from asymseg.model.signature import INPUT, KEY, Signature
 from asymseg.prediction.device import Device
-from asymseg.prediction.maps import best_classes, rescaled, resized, softmax
+from asymseg.prediction.onnx.maps import best_classes, rescaled, resized, softmax
+from asymseg.prediction.onnx.session import open_session
 from asymseg.prediction.result import Result
-from asymseg.prediction.session import open_session
 from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from asymseg.data.decoding import IMAGE_SUFFIXES
 from asymseg.data.pairing import is_data
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.stores import Store, find_in_store, is_address, on_disk
+from asymseg.prediction.many.stores import Store, find_in_store, is_address, on_disk
 from asymseg.prediction.video import VIDEO_SUFFIXES
 
 _LIST = ".txt"

@@ -11,8 +11,8 @@ from PIL import Image
 
 from asymseg.data.pixels import read_pixels
 from asymseg.errors import AsymsegError, ConfigError, DataError
-from asymseg.prediction.planning import plan_files
-from asymseg.prediction.stores import Store, find_in_store, is_address, on_disk
+from asymseg.prediction.many.planning import plan_files
+from asymseg.prediction.many.stores import Store, find_in_store, is_address, on_disk
 
 
 @pytest.fixture

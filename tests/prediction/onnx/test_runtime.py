@@ -29,11 +29,11 @@ from asymseg.classes import Classes
 from asymseg.errors import CheckpointError, ConfigError, DataError, ExportError
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
-from asymseg.prediction.maps import best_classes, rescaled, resized
-from asymseg.prediction.on_torch import on_torch
+from asymseg.prediction.onnx.maps import best_classes, rescaled, resized
+from asymseg.prediction.onnx.on_torch import on_torch
+from asymseg.prediction.onnx.runtime import OnnxPredictor
 from asymseg.prediction.predict import Predictor
 from asymseg.prediction.result import Result
-from asymseg.prediction.runtime import OnnxPredictor
 
 INFO = ModelInfo(Classes(("red", "green", "blue", "grey")), (0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from asymseg.errors import ConfigError
 from asymseg.model.info import ModelInfo
+from asymseg.prediction.onnx.runtime import OnnxPredictor, no_bytes
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.runtime import OnnxPredictor, no_bytes
 
 
 class FileNetwork(nn.Module):

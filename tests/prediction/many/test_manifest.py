@@ -8,8 +8,8 @@ import fsspec
 import pytest
 
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.manifest import Done, begin, record, refuse_kept
-from asymseg.prediction.stores import Store
+from asymseg.prediction.many.manifest import Done, begin, record, refuse_kept
+from asymseg.prediction.many.stores import Store
 
 MADE = {"model.safetensors": "12ab", "scales": (1.0, 1.5), "overlay": True}
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any
 
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.stores import Store
+from asymseg.prediction.many.stores import Store
 
 FORMAT = "asymseg-predictions"
 FOLDER = ".predictions"

@@ -13,9 +13,9 @@ import numpy as np
 from asymseg.data.pixels import Pixels, mask_picture, read_pixels
 from asymseg.data.prefetching import prefetched
 from asymseg.errors import ConfigError, DataError
-from asymseg.prediction.manifest import Done, begin, record, refuse_kept
+from asymseg.prediction.many.manifest import Done, begin, record, refuse_kept
+from asymseg.prediction.many.planning import Plan, overlay_name, plan_files, shares_name
 from asymseg.prediction.overlay import OVERLAY_QUALITY
-from asymseg.prediction.planning import Plan, overlay_name, plan_files, shares_name
 from asymseg.prediction.result import AnyPredictor, Result
 
 _TOGETHER = 256

@@ -20,11 +20,11 @@ from asymseg.classes import Classes
 from asymseg.errors import AsymsegError, ConfigError
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
-from asymseg.prediction.files import Wanted, predict_files
 from asymseg.prediction.loading import Model, load, made_with
-from asymseg.prediction.on_ray import _TRIES, _Process, _Tries, predict_on_ray
-from asymseg.prediction.planning import plan_files
-from asymseg.prediction.stores import Store
+from asymseg.prediction.many.files import Wanted, predict_files
+from asymseg.prediction.many.on_ray import _TRIES, _Process, _Tries, predict_on_ray
+from asymseg.prediction.many.planning import plan_files
+from asymseg.prediction.many.stores import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.*")  # Ray's, of its own settings
 
@@ -32,7 +32,7 @@ INFO = ModelInfo(Classes(("red", "green", "blue")), (0.0,) * 3, (1.0,) * 3)
 IMAGES = 24
 DYING = """
 import os, pathlib, signal
-from asymseg.prediction import files
+from asymseg.prediction.many import files
 
 read = files.read_pixels
 

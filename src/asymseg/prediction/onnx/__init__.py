@@ -1,0 +1,1 @@
+"""An exported file in place of a network, on onnxruntime and NumPy."""
