@@ -223,6 +223,8 @@ def test_windows_and_the_rest_by_flags(
         (("--model.pool_sizes", "1", "2", "6"), "model", "pool_sizes", (1, 2, 6)),
         (("--model.pretrained", "trunk.safetensors"), "model", "pretrained", Path("trunk.safetensors")),
         (("--model.no-pretrained",), "model", "pretrained", False),
+        (("--train.checkpoint_backbone", "true"), "train", "checkpoint_backbone", True),
+        (("--data.check", "false"), "data", "check", False),
         (("--data.mean", "0.5", "0.4", "--data.std", "0.2", "0.1"), "data", "std", (0.2, 0.1)),
         (("--eval.scales", "1", "1.5"), "eval", "scales", (1.0, 1.5)),
         (("--eval.mode", "slide", "--eval.window", "64", "96"), "eval", "window", (64, 96)),
@@ -412,4 +414,4 @@ def test_resume_is_for_images(trained: Path, run: Run, tmp_path: Path) -> None:
     image = trained / "scenes" / "images" / "test" / "0000.png"
     code, output = run("predict", trained / "run", image, "-o", tmp_path / "x.tif", "--resume")
     assert code == 2
-    assert "--resume is for images" in output
+    assert "--resume and --engine are for images" in output

@@ -41,10 +41,12 @@ def test_every_flag_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
         main(["benchmark", subject, "--help"])
     help_text = capsys.readouterr().out
     for page, text in PAGES.items():
-        text = re.sub(r"^(?:python|curl) .*$|--8<--", "", text, flags=re.MULTILINE)
+        text = re.sub(
+            r"^(?:python|curl|torchrun|accelerate|srun|#SBATCH) .*(?:\\\n.*)*$|--8<--", "", text, flags=re.MULTILINE
+        )
         for flag in set(re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]+)", text)) - OF_OTHERS:
             assert flag.rstrip(".") in help_text, f"{page.name} names {flag}"
 
 
-OF_OTHERS = {"--help", "--shm-size", "--checkpoint"}
-"""Flags of docker and of an example."""
+OF_OTHERS = {"--help", "--shm-size", "--checkpoint", "--cpu", "--nnodes", "--num_processes"}
+"""Flags of docker, of an example and of launchers."""

@@ -175,5 +175,5 @@ def test_weights_without_a_network(monkeypatch, error):
         ANNNet(2, "resnet10t", pretrained=True)
     message = str(caught.value)
     assert "\n" not in message
-    assert "could not be loaded into resnet10t (" in message
+    assert "timm's weights of resnet10t: could not be had or loaded (" in message
     assert message.endswith("set model.pretrained to false, or to a safetensors file of this model")

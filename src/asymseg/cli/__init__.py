@@ -1,5 +1,6 @@
 """The command line: each command parses and calls one function. Nothing heavy is imported before a command runs."""
 
+import sys
 from importlib.metadata import version
 
 import cyclopts
@@ -36,10 +37,22 @@ app.command(import_, name="import")
 app.command(benchmark)
 
 
+def _with_truths(arguments: list[str]) -> list[str]:
+    """`--train.x true` as `--train.x=true`: of a setting that is on or off, cyclopts takes no word after it."""
+    given = list[str]()
+    for word in arguments:
+        setting = given[-1] if given else ""
+        if word in ("true", "false") and setting.startswith("--") and "." in setting and "=" not in setting:
+            given[-1] += f"={word}"
+        else:
+            given.append(word)
+    return given
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. A user's mistake prints one line and exits with 2; a bug keeps its traceback and exits with 1."""
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(_with_truths(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
     except AsymsegError as error:
         fail(str(error))
     except cyclopts.UnusedCliTokensError as error:

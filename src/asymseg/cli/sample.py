@@ -25,4 +25,5 @@ def sample(folder: Path, *, train: int = 256, val: int = 64, test: int = 64) -> 
     from asymseg.data.sample import write_sample
 
     write_sample(folder, train=train, val=val, test=test)
-    make_console().print(f"wrote {train + val + test} scenes to {folder}; next: asymseg train {folder} --config sample")
+    then = f"asymseg train {folder} --config sample --out runs/{folder.name}"
+    make_console().print(f"wrote {train + val + test} scenes to {folder}; next: {then}")

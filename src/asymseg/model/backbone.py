@@ -157,10 +157,12 @@ def _create(
         except (OSError, RuntimeError, ValueError, LookupError) as error:
             if not weights:
                 raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(error)}") from None
-            source = pretrained if isinstance(pretrained, Path) else "timm's weights"
+            if isinstance(pretrained, Path):
+                what = f"{pretrained}: could not be loaded into {name}"
+            else:
+                what = f"timm's weights of {name}: could not be had or loaded"
             raise CheckpointError(
-                f"{source}: could not be loaded into {name} ({_one_line(error)}); "
-                "set model.pretrained to false, or to a safetensors file of this model"
+                f"{what} ({_one_line(error)}); set model.pretrained to false, or to a safetensors file of this model"
             ) from None
     raise ConfigError(f"model.backbone = {name!r} gives no feature maps: {_one_line(refused)}")
 

@@ -110,7 +110,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: not readable as JSON ({error})") from None
+        raise CheckpointError(f"{path}: not readable as JSON ({error}); copy or export the model again") from None
     return read_description(text, str(path))
 
 

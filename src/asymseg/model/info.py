@@ -86,7 +86,7 @@ def read_description(text: str, where: str) -> dict[str, Any]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: not readable as JSON ({error})") from None
+        raise CheckpointError(f"{where}: not readable as JSON ({error}); copy or export the model again") from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f'{where}: not the description of an asymseg model ("format" is not {FORMAT!r})')
     if content.get("version") != FORMAT_VERSION:
