@@ -42,7 +42,7 @@ def test_every_flag_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
     help_text = capsys.readouterr().out
     for page, text in PAGES.items():
         text = re.sub(
-            r"^(?:python|curl|torchrun|accelerate|srun|#SBATCH) .*(?:\\\n.*)*$|--8<--", "", text, flags=re.MULTILINE
+            r"^(?:python|curl|torchrun|accelerate|srun|#SBATCH) (?:.*\\\n)*.*$|--8<--", "", text, flags=re.MULTILINE
         )
         for flag in set(re.findall(r"(?<![\w`-])`?(--[a-z][\w.-]+)", text)) - OF_OTHERS:
             assert flag.rstrip(".") in help_text, f"{page.name} names {flag}"
