@@ -30,7 +30,7 @@ def test_the_oldest_python_is_tried():
 
 
 def test_what_is_run_is_there_and_installed_as_by_make_setup():
-    extras = '-e ".[raster,video,formats,export,serve]"'
+    extras = '-e ".[raster,video,formats,export,serve,ray]"'
     assert extras in (ROOT / "Makefile").read_text(encoding="utf-8")
     assert extras in commands("tests")
     assert ".ci/run" in commands("all")

@@ -14,6 +14,7 @@ from asymseg.model.zoo import ZOO
 from asymseg.training.optimizer import learning_rate, set_learning_rate
 from asymseg.training.plan import make_accelerator
 from asymseg.training.step import optimizer_step, prepare, remaining_batches
+from asymseg.training.watch import Watch
 
 PUBLISHED = [name for name in recipe_names() if name.startswith("ann-")]
 
@@ -49,7 +50,7 @@ def test_two_steps(datasets, tmp_path, name):
     dataset = datasets[name.split("-")[2]]
     config = make_config(read_config(name), TINY)
     settings = config.train
-    work = prepare(dataset, config, tmp_path, make_accelerator(settings), None)
+    work = prepare(dataset, config, tmp_path, make_accelerator(settings), None, Watch())
     network = work.run.network
     before = {key: value.clone() for key, value in network.state_dict().items()}
     batches = TimedBatches(remaining_batches(work), settings.batch_size)

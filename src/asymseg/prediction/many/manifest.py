@@ -88,4 +88,4 @@ def _short(value: Any) -> str:
     text = json.dumps(value)
     if isinstance(value, str) and len(value) == 64:  # a hash
         return f'"{value[:12]}..."'
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:20]}...{text[-57:]}"
