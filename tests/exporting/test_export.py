@@ -109,6 +109,20 @@ def test_the_file_gives_the_networks_logits_of_bytes(network, exported, batch, s
     assert (expected.max(axis=1, keepdims=True) - chosen).max() <= tolerance  # another class only where two tie
 
 
+def test_half_a_file_computes_in_float16(network, tmp_path):
+    path, size = tmp_path / "half.onnx", (65, 97)
+    said = unchecked(export, (network, INFO), path, half=True, size=size)
+    weights = onnx.load(path).graph.initializer
+    assert sum(weight.data_type == onnx.TensorProto.FLOAT16 for weight in weights) >= 10
+    assert 0 < max(case.error for case in said.cases) <= said.tolerance == 0.02
+    assert next(network.parameters()).dtype == torch.float32
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    given = onnxruntime.InferenceSession(path).run(None, {"image": image.numpy()})[0]
+    expected = network(image).detach().numpy()
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given, expected, atol=0.02 * np.abs(expected).max())
+
+
 def test_the_file_is_a_predictor(network, exported):
     image = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
     predictor = asymseg.load(exported, "cpu")
