@@ -36,6 +36,8 @@ from PIL import Image
 import asymseg
 
 BAD_SHARE, TIE = 0.05, 1e-4
+IDLE = 45.0
+"""Seconds of rest before the memory is looked at for the last time."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ def under_load(arguments: argparse.Namespace, questions: list[Question], *, batc
             for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
         },
         "memory_MiB_by_tenths": [round(float(np.mean(part))) for part in np.array_split(memory, 10)],
+        "memory_MiB_idle_afterwards": None if stop else round(memory[-1]),
     }
     if numbers:
         facts["images_per_batch"] = round(numbers, 2)
@@ -175,6 +178,9 @@ async def load(
         if not stop:
             numbers = images_per_batch((await client.get("/metrics")).text)
     watching.cancel()
+    if not stop:
+        await asyncio.sleep(IDLE)
+        memory.append(server.memory_info().rss / 2**20)
     return tally, memory, numbers, ended
 
 

@@ -23,6 +23,8 @@ from asymseg.serving.service import Service
 _CONNECTIONS = 1024
 _ARENA_MAX = -8
 """The parameter of glibc's mallopt(3)."""
+_TRIM_EVERY = 20.0
+"""Seconds."""
 _LAST_WORDS = 0.5
 """Seconds between the signal to stop and the end of listening, in which who comes is told so."""
 
@@ -55,7 +57,7 @@ def serve(
     Raises:
         AsymsegError: A model cannot be loaded, a file not be read, or the address not be used.
     """
-    _share_one_heap()
+    heap = _one_heap()
     limits = limits or Limits()
     known = () if keys is None else read_keys(keys)
     pictures, sources = Examples(examples), names_of(models)
@@ -82,20 +84,23 @@ def serve(
         )
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        _Server(config, service.room, lambda: started(address)).run(sockets=[listener])
+        _Server(config, service.room, heap, lambda: started(address)).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """Ends well on the first signal: for a moment it tells who comes that it stops, then it finishes what it took. A
     second signal ends it at once."""
 
-    def __init__(self, config: uvicorn.Config, room: Room, started: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, room: Room, heap: ctypes.CDLL | None, started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
-        self.room, self.tell = room, started
+        self.room, self.heap, self.tell = room, heap, started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
+        self.trimming = asyncio.create_task(_trim(self.heap))
         self.tell()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -109,14 +114,24 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def _share_one_heap() -> None:
-    """Let all threads allocate from one heap, where the C library is glibc.
+def _one_heap() -> ctypes.CDLL | None:
+    """The C library, where it is glibc, told that all threads allocate from one heap.
 
     By default each has one of its own, and keeps there for good whatever its largest images left in pieces: a server's
     memory then grows for hours.
     """
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_ARENA_MAX, 1)
+    if platform.libc_ver()[0] != "glibc":
+        return None
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_ARENA_MAX, 1)
+    return libc
+
+
+async def _trim(heap: ctypes.CDLL | None) -> None:
+    """Give pages between what is allocated back to the system, again and again; images of other sizes leave them."""
+    while heap is not None:
+        await asyncio.sleep(_TRIM_EVERY)
+        await asyncio.to_thread(heap.malloc_trim, 0)
 
 
 def _listen(host: str, port: int) -> socket.socket:
