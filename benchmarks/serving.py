@@ -129,7 +129,7 @@ def under_load(arguments: argparse.Namespace, questions: list[Question], *, batc
         if not stop:  # it was told already, and a second signal would end it at once
             process.send_signal(signal.SIGTERM)
         code = process.wait(120)
-    seconds = sorted(tally.seconds)
+    seconds, loaded = sorted(tally.seconds), memory if stop else memory[:-1]
     facts: dict[str, Any] = {
         "answers": dict(sorted(tally.statuses.items())),
         "wrong_masks": tally.wrong,
@@ -144,8 +144,8 @@ def under_load(arguments: argparse.Namespace, questions: list[Question], *, batc
             name: round(seconds[int(share * (len(seconds) - 1))], 3)
             for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
         },
-        "memory_MiB_by_tenths": [round(float(np.mean(part))) for part in np.array_split(memory, 10)],
-        "memory_MiB_idle_afterwards": None if stop else round(memory[-1]),
+        "memory_MiB_by_tenths": [round(float(np.mean(part))) for part in np.array_split(loaded, 10)],
+        "memory_MiB_at_rest_afterwards": None if stop else round(memory[-1]),
     }
     if numbers:
         facts["images_per_batch"] = round(numbers, 2)

@@ -1,5 +1,6 @@
 """`asymseg serve` as its user meets it: started, asked, and told to stop while it works."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import threading
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 
 import asymseg
 from asymseg.cli import main
+from asymseg.serving import serve as serving
 
 
 @pytest.fixture
@@ -106,6 +109,21 @@ def test_made_up_requests_get_the_answers_that_the_api_promises(started, tmp_pat
     told = subprocess.run([*command, *rest], capture_output=True, text=True, cwd=tmp_path)
     assert told.returncode == 0, told.stdout
     assert "Tested: 9" in told.stdout
+
+
+def test_memory_is_given_back_again_and_again(monkeypatch):
+    calls = []
+    heap = SimpleNamespace(malloc_trim=calls.append)
+    monkeypatch.setattr(serving, "_TRIM_EVERY", 0.001)
+
+    async def until_three():
+        trimming = asyncio.create_task(serving._trim(heap))
+        while len(calls) < 3:
+            await asyncio.sleep(0.001)
+        trimming.cancel()
+
+    asyncio.run(asyncio.wait_for(until_three(), 10))
+    assert set(calls) == {0}
 
 
 def fails(capsys, *arguments):
