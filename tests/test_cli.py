@@ -149,6 +149,21 @@ def test_one_image_into_a_named_file_with_probabilities(trained: Path, run: Run,
         np.testing.assert_allclose(content["probabilities"].astype(np.float64).sum(0), 1, atol=5e-3)
 
 
+def test_images_as_a_shell_names_them(trained: Path, run: Run, tmp_path: Path) -> None:
+    images = trained / "scenes" / "images"
+    command = ("predict", trained / "run", images / "test" / "0000.png", images / "val" / "0001.png", "--no-overlay")
+    code, output = run(*command, "-o", tmp_path)
+    assert code == 0, output
+    assert "2 predicted, 0 failed" in output
+    assert (tmp_path / "test" / "0000.png").is_file()
+    assert (tmp_path / "val" / "0001.png").is_file()
+    (tmp_path / "b.mp4").write_bytes(b"")
+    code, output = run(*command, tmp_path / "b.mp4", "-o", tmp_path / "more")
+    assert code == 2
+    assert f"{tmp_path}/b.mp4: a video, and one command takes one" in output
+    assert not (tmp_path / "more").exists()
+
+
 def test_predict_never_overwrites_its_input(trained: Path, run: Run) -> None:
     images = trained / "scenes" / "images" / "test"
     before = (images / "0000.png").read_bytes()
@@ -323,7 +338,7 @@ def test_another_data_set_made_on_the_spot(run: Run, tmp_path: Path) -> None:
         (("train", "x", "--eval.window", "0", "4"), ("eval.window", "greater than 0")),
         (("evaluate", "m", "d", "--precision", "half"), ("--precision", "half", "bf16")),
         (("trian",), ("trian", "train")),
-        (("predict", "m", "a.png", "b.png", "c.png", "-o", "out"), ("b.png c.png: more than", "pattern in quotes")),
+        (("evaluate", "m", "data", "b", "c"), ("b c: more than evaluate takes", "asymseg evaluate --help")),
     ],
 )
 def test_a_mistake_is_one_line_that_says_the_cure(run: Run, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:

@@ -56,8 +56,9 @@ def main(arguments: list[str] | None = None) -> None:
     except AsymsegError as error:
         fail(str(error))
     except cyclopts.UnusedCliTokensError as error:
-        left = " ".join((error.unused_tokens or [])[:3])
-        fail(f"{left}: more than this command takes; give many files as one pattern in quotes, as in 'photos/*.jpg'")
+        left = " ".join((error.unused_tokens or ())[:3])
+        command = " ".join(error.command_chain or ())
+        fail(f"{left}: more than {command} takes; asymseg {command} --help says what stands where")
     except cyclopts.CycloptsError as error:
         cause = error.__cause__
         fail(explain(cause) if isinstance(cause, pydantic.ValidationError) else str(error))

@@ -22,7 +22,7 @@ from asymseg.errors import ConfigError
 
 def predict(
     model: str,
-    inputs: str,
+    inputs: Annotated[list[str], Parameter(negative=())],
     *,
     out: Annotated[str, Parameter(name=["--out", "-o"])],
     overlay: bool = True,
@@ -49,10 +49,11 @@ def predict(
     engine: Literal["local", "ray"] = "local",
     workers: int | None = None,
 ) -> None:
-    """Predict an image, a folder of images or a glob; writes palette PNGs of class ids and pictures to look at.
+    """Predict images, folders of images or globs; writes palette PNGs of class ids and pictures to look at.
 
-    Images may also be those of a list, a file NAME.txt with a path in each line. Where they and the results lie may be
-    addresses of stores, such as s3://bucket/photos, for which fsspec has a package.
+    Images may also be those of a list, a file NAME.txt with a path in each line. Several inputs keep their places below
+    the folder that they share, so that a/1.jpg and b/1.jpg become OUT/a/1.png and OUT/b/1.png. Where images and results
+    lie may be addresses of stores, such as s3://bucket/photos, for which fsspec has a package.
 
     A raster is predicted tile by tile in memory that does not grow with it, and becomes a cloud-optimised GeoTIFF of
     class ids with its georeference; a run that was killed goes on by itself. A file is taken for a raster where -o is a
@@ -69,7 +70,8 @@ def predict(
         A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, a hub id, or what
         `asymseg export` wrote as NAME.onnx.
     inputs
-        An image, a raster, a video, a folder of images, a pattern in quotes such as "photos/*.jpg", or a list.
+        Images, folders of images, patterns such as "photos/*.jpg" or lists, as many as there are; or a raster, or a
+        video. Several are all taken for pictures.
     out
         Folder for the results; for one image also a file NAME.png, for a raster NAME.tif, for a video NAME.mp4.
     overlay
@@ -141,25 +143,29 @@ def predict(
         flip=flip,
         average=average,
     )
-    elsewhere = is_address(inputs) or is_address(out)
-    raster = not elsewhere and is_raster(on_disk(inputs), on_disk(out))
-    video = not elsewhere and not raster and is_video(on_disk(inputs))
+    shown = inputs[0] if len(inputs) == 1 else f"{inputs[0]} and {len(inputs) - 1} more"
+    one = None if len(inputs) > 1 or is_address(inputs[0]) or is_address(out) else on_disk(inputs[0])
+    raster = one is not None and is_raster(one, on_disk(out))
+    video = one is not None and not raster and is_video(one)
+    for each in inputs if one is None else ():
+        if not is_address(each) and is_video(on_disk(each)):
+            raise ConfigError(f"{each}: a video, and one command takes one; predict it by itself")
     if (resume or engine == "ray") and (raster or video):
         raise ConfigError(
-            f"{inputs}: no images, and --resume and --engine are for images; a raster goes on by itself; leave them out"
+            f"{shown}: no images, and --resume and --engine are for images; a raster goes on by itself; leave them out"
         )
     if workers is not None and engine == "local":
         raise ConfigError("--workers is for --engine ray; leave it out")
     if masks is not None and not video:
-        raise ConfigError(f"{inputs}: no video, and --masks is for videos; leave it out")
+        raise ConfigError(f"{shown}: no video, and --masks is for videos; leave it out")
     if video and (bands is not None or polygons is not None or probabilities):
         raise ConfigError(
-            f"{inputs}: a video, and --bands, --polygons and --probabilities are not for it; leave them out"
+            f"{shown}: a video, and --bands, --polygons and --probabilities are not for it; leave them out"
         )
-    if raster:
+    if raster and one:
         predict_one_raster(
             predictor,
-            on_disk(inputs),
+            one,
             on_disk(out),
             tile=tile,
             overlap=overlap,
@@ -169,11 +175,11 @@ def predict(
             polygons=polygons,
         )
         return
-    if video:
-        predict_one_video(predictor, on_disk(inputs), on_disk(out), opacity=opacity, masks=masks)
+    if video and one:
+        predict_one_video(predictor, one, on_disk(out), opacity=opacity, masks=masks)
         return
     if bands is not None or polygons is not None:
-        raise ConfigError(f"{inputs}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
+        raise ConfigError(f"{shown}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
     with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
         wanted = Wanted(overlay, probabilities, tile if context == "image" else None, overlap)
         named = Model(model, predictor.info.seeing, device, precision, compile, fold)

@@ -139,6 +139,30 @@ def test_a_list_of_images(place: str, tmp_path: Path, monkeypatch: pytest.Monkey
         plan_files("two.txt", "out")
 
 
+def test_several_inputs_keep_their_places_below_what_they_share(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for root in (place, str(tmp_path)):
+        for name in ("a/1.png", "b/1.png", "b/c/2.jpg", "b/notes.txt", "out/a/1.png"):
+            Store(root).write(name, f"{root}/a/1.png".encode())
+        several = [f"{root}/a/1.png", f"{root}/b", f"{root}/b/*.png"]
+        plan = plan_files(several, "out")
+        assert (plan.source, plan.names) == (Store(root), ("a/1.png", "b/1.png", "b/c/2.jpg"))
+        assert [plan.mask(name) for name in plan.names] == ["a/1.png", "b/1.png", "b/c/2.png"]
+        assert plan_files([f"{root}/a/1.png"], "out").names == ("1.png",)
+        assert plan_files([f"{root}/b/notes.txt", f"{root}/b/1.png"], "out").names == ("a/1.png", "b/1.png")
+        with pytest.raises(DataError, match=r"a/none.png: no images there|none.png: no such file"):
+            plan_files([f"{root}/a/none.png", f"{root}/a/1.png"], "out")
+        with pytest.raises(ConfigError, match="there are 2 images; give a folder"):
+            plan_files([f"{root}/a/1.png", f"{root}/b/1.png"], "out.png")
+    with pytest.raises(DataError, match="a/1.png and others: its images lie in several stores"):
+        plan_files([f"{place}/a/1.png", tmp_path / "a"], "out")
+    monkeypatch.chdir(tmp_path)
+    assert plan_files(["a", "out", "b/1.png"], "out").names == ("a/1.png", "b/1.png")  # as a shell's * names them
+    with pytest.raises(DataError, match="out out: no images there"):
+        plan_files(["out", "out"], "out")
+
+
 def test_two_images_of_one_mask_are_refused(place: str):
     for name in ("a.jpg", "a.bmp"):
         Store(place).write(name, b"x")

@@ -45,7 +45,7 @@ class Wanted:
 
 def predict_files(
     predictor: AnyPredictor,
-    inputs: str | Path,
+    inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     *,
     overlay: bool = True,

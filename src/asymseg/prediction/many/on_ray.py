@@ -44,7 +44,7 @@ _STORE = 256 * 2**20
 
 def predict_on_ray(
     model: Model,
-    inputs: str | Path,
+    inputs: str | Path | Sequence[str | Path],
     out: str | Path,
     wanted: Wanted,
     *,

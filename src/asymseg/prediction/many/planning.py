@@ -46,19 +46,20 @@ def shares_name(mask: str) -> str:
     return f"{mask.removesuffix(PurePosixPath(mask).suffix)}_probabilities.npz"
 
 
-def plan_files(inputs: str | Path, out: str | Path, *, overlay: bool = True, probabilities: bool = False) -> Plan:
-    """The plan for an image, a folder (with its subfolders), a pattern or a list of images.
+def plan_files(
+    inputs: str | Path | Sequence[str | Path], out: str | Path, *, overlay: bool = True, probabilities: bool = False
+) -> Plan:
+    """The plan for an image, a folder (with its subfolders), a pattern or a list of images, or for several of these.
 
-    Both places may be paths, or addresses of a store that fsspec knows, such as s3://bucket/photos. A list is a file
-    NAME.txt with a path or an address in each line; paths are relative to its own folder. Raises DataError where
-    nothing is to be read, where two inputs would write the same file, or where an input would be overwritten;
-    ConfigError where `out` is named as a file that cannot be written.
+    All places may be paths, or addresses of a store that fsspec knows, such as s3://bucket/photos. A list is a file
+    NAME.txt with a path or an address in each line; paths are relative to its own folder. What several inputs, or the
+    lines of a list, mean keeps its place below the folder that all share. Raises DataError where nothing is to be read,
+    where two images would write the same file, or where one would be overwritten; ConfigError where `out` is named as a
+    file that cannot be written.
     """
     target = str(out) if is_address(out) else on_disk(out)
-    if is_address(inputs):
-        source, names = _images_in_store(str(inputs), target)
-    else:
-        source, names = _images_on_disk(on_disk(inputs), target)
+    several = [inputs] if isinstance(inputs, str | Path) else inputs
+    source, names = _images(several[0], target) if len(several) == 1 else _images_of_several(several, target)
     plan = Plan(source, names, *_result_folder(target, len(names)))
     _refuse_overwriting(plan, overlay, probabilities)
     return plan
@@ -85,6 +86,24 @@ def find_images(inputs: Path, out: Path | None = None) -> tuple[Path, list[Path]
     if not paths:
         raise _no_images(inputs)
     return root, sorted(paths)
+
+
+def _images(inputs: str | Path, out: Path | str) -> tuple[Store, tuple[str, ...]]:
+    if is_address(inputs):
+        return _images_in_store(str(inputs), out)
+    return _images_on_disk(on_disk(inputs), out)
+
+
+def _images_of_several(inputs: Sequence[str | Path], out: Path | str) -> tuple[Store, tuple[str, ...]]:
+    places = list[str]()
+    for each in inputs:
+        if isinstance(out, Path) and not is_address(each) and on_disk(each).resolve() == out.resolve():
+            continue  # a shell's * also fits the folder of an earlier run's results
+        source, names = _images(each, out)
+        places += [os.path.abspath(source.place(name)) if source.local else source.place(name) for name in names]
+    if not places:
+        raise _no_images(" ".join(map(str, inputs)))
+    return _sharing(places, f"{inputs[0]} and others")
 
 
 def _images_on_disk(inputs: Path, out: Path | str) -> tuple[Store, tuple[str, ...]]:
@@ -119,14 +138,19 @@ def _listed(folder: Store, name: str) -> tuple[Store, tuple[str, ...]]:
         raise DataError(f"{place}: not a text; a list has the path of an image in each line") from None
     if not lines:
         raise _no_images(place)
-    places = list(dict.fromkeys(_from_list(folder, line) for line in lines))
+    return _sharing([_from_list(folder, line) for line in lines], place)
+
+
+def _sharing(places: Sequence[str], where: str) -> tuple[Store, tuple[str, ...]]:
+    """The folder that images share, and their names below it; `where` says in a message what named them."""
+    places = list(dict.fromkeys(places))
     addresses = [is_address(each) for each in places]
     parents = [each.rpartition("/")[0].split("/") for each in places]
     root = "/".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*parents, strict=False)))
     if not any(addresses):
         root = Path(os.path.commonpath([Path(each).parent for each in places])).as_posix()
     elif root.count("/") < 2:
-        raise DataError(f"{place}: its images lie in several stores; write a list for each")
+        raise DataError(f"{where}: its images lie in several stores; predict each store's by themselves")
     below = len(root.rstrip("/")) + 1 if root != "." else 0
     return Store(root), tuple(sorted(each[below:] for each in places))
 
@@ -195,7 +219,7 @@ def _before_wildcard(parts: Sequence[str]) -> Sequence[str]:
 
 
 def _no_images(inputs: str | Path) -> DataError:
-    return DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern in quotes")
+    return DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern")
 
 
 def _among_images(out: str | Path) -> DataError:
