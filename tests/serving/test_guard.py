@@ -1,9 +1,13 @@
 """Who may ask, from where, and what every answer carries."""
 
+import asyncio
+
 import pytest
 
 from asymseg.errors import ConfigError
-from asymseg.serving.guard import HEADERS, read_keys
+from asymseg.serving import guard
+from asymseg.serving.guard import HEADERS, Guard, read_keys
+from asymseg.serving.refusals import Refusal
 
 KEY = "0123456789abcdefghij"
 
@@ -142,3 +146,45 @@ def test_a_file_without_good_keys_is_refused(tmp_path, content, told):
 def test_a_file_of_keys_that_is_not_there_is_told(tmp_path):
     with pytest.raises(ConfigError, match="not readable"):
         read_keys(tmp_path / "keys")
+
+
+def refused_while_it_ends(parts: list[dict], receive_more) -> list[dict]:
+    """The answer of a server that ends, and refuses before it has read the body, which comes in these parts."""
+    sent: list[dict] = []
+
+    async def refuses(scope, receive, send):
+        sent.append({"left": len(parts)})
+        await guard._answer(Refusal(503, "stopping", "later"), send)
+
+    async def receive():
+        return parts.pop(0) if parts else await receive_more()
+
+    async def send(message):
+        sent.append({**message, "left": len(parts)})
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/predict", "headers": [(b"host", b"localhost")]}
+    asyncio.run(Guard(refuses, stopping=lambda: True)(scope, receive, send))
+    return sent
+
+
+async def nothing_more():
+    raise AssertionError("read past the end of the body")
+
+
+def test_a_server_that_ends_hears_the_body_before_it_answers():
+    """What is unread when a connection closes makes the system reset it, and the client loses the answer."""
+    body = [{"type": "http.request", "body": b"x", "more_body": more} for more in (True, True, False)]
+    begun, start, _ = refused_while_it_ends(body, nothing_more)
+    assert (begun["left"], start["left"], start["status"]) == (3, 0, 503)
+    assert (b"connection", b"close") in start["headers"]
+
+
+def test_a_client_that_leaves_meanwhile_is_waited_for_no_longer():
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}, {"type": "http.disconnect"}]
+    assert refused_while_it_ends(parts, nothing_more)[1]["status"] == 503
+
+
+def test_a_body_that_never_ends_is_heard_for_a_moment(monkeypatch):
+    monkeypatch.setattr(guard, "_HEARD_OUT", 0.01)
+    parts = [{"type": "http.request", "body": b"x", "more_body": True}]
+    assert refused_while_it_ends(parts, lambda: asyncio.sleep(3600))[1]["status"] == 503

@@ -1,5 +1,7 @@
 """What stands before the application: who may ask, from where, and the headers of every answer."""
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import ipaddress
@@ -28,6 +30,8 @@ HEADERS = {
 """Of every answer: a page that loads nothing from elsewhere and stands in no other, and nothing is kept by the way."""
 
 _LAST = {"connection": "close"}
+_HEARD_OUT = 5.0
+"""Seconds for the rest of a body that is refused while its connection ends."""
 
 _SHORTEST_KEY = 16
 _OPEN = ("/", "/livez", "/readyz")
@@ -71,13 +75,21 @@ class Guard:
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1000})
             return
-        began, status = time.perf_counter(), 500
+        began, status, heard = time.perf_counter(), 500, False
+
+        async def hear() -> Message:
+            nonlocal heard
+            message = await receive()
+            heard = not message.get("more_body", False)
+            return message
 
         async def send_safely(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message).update(HEADERS | (_LAST if self.stopping() else {}))
+                status, last = message["status"], self.stopping()
+                if last and not heard:
+                    await _hear_out(hear)
+                MutableHeaders(scope=message).update(HEADERS | (_LAST if last else {}))
             await send(message)
 
         try:
@@ -86,7 +98,7 @@ class Guard:
             except Refusal as refusal:
                 await _answer(refusal, send_safely)
             else:
-                await self.app(scope, receive, send_safely)
+                await self.app(scope, hear, send_safely)
         finally:
             if self.observe is not None:
                 route = getattr(scope.get("route"), "path", "other")
@@ -145,6 +157,14 @@ def read_keys(path: Path) -> tuple[str, ...]:
     if not keys:
         raise ConfigError(f"{path}: holds no key; write one a line, or leave --keys out")
     return tuple(keys)
+
+
+async def _hear_out(hear: Receive) -> None:
+    """Take the rest of a body from the wire: one that closes on bytes unread resets, and its answer is lost."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_HEARD_OUT):
+            while (await hear()).get("more_body", False):
+                pass
 
 
 async def _answer(refusal: Refusal, send: Send) -> None:

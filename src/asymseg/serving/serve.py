@@ -26,7 +26,8 @@ _ARENA_MAX = -8
 _TRIM_EVERY = 20.0
 """Seconds."""
 _LAST_WORDS = 0.5
-"""Seconds between the signal to stop and the end of listening, in which who comes is told so."""
+"""Seconds between the signal to stop and the end of listening, in which who comes is told so; and as many in which
+those are told so who came just before that end."""
 
 
 def serve(
@@ -108,7 +109,12 @@ class _Server(uvicorn.Server):
             print("ended at once; who waited got no answer", file=sys.stderr, flush=True)
             os._exit(128 + sig)
         self.room.stopping = True
-        self.loop.call_soon_threadsafe(self.loop.call_later, _LAST_WORDS, self._end)
+        self.loop.call_soon_threadsafe(self.loop.call_later, _LAST_WORDS, self._listen_no_more)
+
+    def _listen_no_more(self) -> None:
+        for server in self.servers:
+            server.close()
+        self.loop.call_later(_LAST_WORDS, self._end)
 
     def _end(self) -> None:
         self.should_exit = True
