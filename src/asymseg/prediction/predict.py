@@ -1,6 +1,5 @@
 """Predictor: one image in, class ids and probabilities of its own size out."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +16,6 @@ from asymseg.data.files import image_tensor, read_image
 from asymseg.errors import ConfigError, DataError
 from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
-from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.answer import Answer
 from asymseg.prediction.attending import attend, attends
 from asymseg.prediction.device import Device, Precision
@@ -25,14 +23,14 @@ from asymseg.prediction.execution import Coarse, normalised, prepare, scaled
 from asymseg.prediction.execution import choose_device as choose_device
 from asymseg.prediction.mosaic import Mosaic, Strips, see_strip
 from asymseg.prediction.portions import Done, Portions, attempt
-from asymseg.prediction.result import Result
+from asymseg.prediction.result import AnyPredictor, Result
 from asymseg.prediction.upsampling import View
 from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray | Tensor
 
 
-class Predictor:
+class Predictor(AnyPredictor):
     """A network with all it needs to take real images.
 
     `network` takes normalised B C H W and gives logits; calling the predictor does everything around that. Where memory
@@ -64,26 +62,6 @@ class Predictor:
         self.info = info
         self.portions = Portions.usual(self.device)
         self.coarse = Coarse(self.network, self.device, precision, compiling=compile)
-
-    def seeing(
-        self,
-        *,
-        mode: Mode | None = None,
-        window: tuple[int, int] | None = None,
-        stride: tuple[int, int] | None = None,
-        weighting: Weighting | None = None,
-        scales: tuple[float, ...] | None = None,
-        flip: bool | None = None,
-        average: Average | None = None,
-    ) -> "Predictor":
-        """The same predictor, to see images otherwise: the words are those of `Seeing`, None keeps the model's own.
-
-        Raises ConfigError.
-        """
-        other = copy.copy(self)
-        seeing = self.info.seeing.changed(mode, window, stride, weighting, scales, flip, average)
-        other.info = replace(self.info, seeing=seeing)
-        return other
 
     def __call__(self, source: ImageSource, *, keep: bool = True) -> Result:
         """Predict a path, a PIL image, an array H W 3 of bytes, or a tensor C H W of bytes or floats 0..1.

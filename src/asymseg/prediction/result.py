@@ -1,9 +1,11 @@
 """Result: what a model says about one image, and what gives it. Needs no torch."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, runtime_checkable
+from typing import Any, NoReturn, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -13,6 +15,7 @@ from asymseg.classes import Classes
 from asymseg.data.pixels import write_mask
 from asymseg.errors import ConfigError, DataError
 from asymseg.model.info import ModelInfo
+from asymseg.model.seeing import Average, Mode, Weighting
 from asymseg.prediction.attention import Attending, Attention
 from asymseg.prediction.overlay import Picture, draw_overlay
 
@@ -103,6 +106,26 @@ class AnyPredictor(Protocol):
     """A network, or an exported file in its place: `Predictor` and `OnnxPredictor`."""
 
     info: ModelInfo
+
+    def seeing(
+        self,
+        *,
+        mode: Mode | None = None,
+        window: tuple[int, int] | None = None,
+        stride: tuple[int, int] | None = None,
+        weighting: Weighting | None = None,
+        scales: tuple[float, ...] | None = None,
+        flip: bool | None = None,
+        average: Average | None = None,
+    ) -> Self:
+        """The same predictor, to see images otherwise: the words are those of `Seeing`, None keeps the model's own.
+
+        Raises ConfigError.
+        """
+        other = copy.copy(self)
+        seeing = self.info.seeing.changed(mode, window, stride, weighting, scales, flip, average)
+        other.info = replace(self.info, seeing=seeing)
+        return other
 
     def __call__(self, source: str | Path | Image.Image | np.ndarray, *, keep: bool = True) -> Result:
         """What is said of an image; with `keep` its probabilities can be had without a second look."""

@@ -1,10 +1,8 @@
 """OnnxPredictor: an exported file in place of a network, on onnxruntime and NumPy. Needs no torch."""
 
-import copy
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,12 +14,12 @@ from PIL import Image
 from asymseg.data.pixels import Pixels, open_pixels
 from asymseg.errors import CheckpointError, ConfigError, DataError
 from asymseg.model.info import ModelInfo, read_description
-from asymseg.model.seeing import Average, Form, Mode, Weighting
+from asymseg.model.seeing import Form
 from asymseg.model.signature import INPUT, KEY, Signature
 from asymseg.prediction.device import Device
 from asymseg.prediction.onnx.maps import best_classes, rescaled, resized, softmax
 from asymseg.prediction.onnx.session import open_session
-from asymseg.prediction.result import Result
+from asymseg.prediction.result import AnyPredictor, Result
 from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray
@@ -32,7 +30,7 @@ _PIXELS_TOGETHER = {"cpu": 2**18, "cuda": 2**22}
 """Of images that go through a file together; one always does."""
 
 
-class OnnxPredictor:
+class OnnxPredictor(AnyPredictor):
     """What `asymseg.load("model.onnx")` gives: the surface of `Predictor`, with arrays where that has tensors.
 
     It says what the network would that the file was made of: its logits to 1e-4 of the largest, and so the same classes
@@ -66,26 +64,6 @@ class OnnxPredictor:
         self.settings: dict[str, Any] = content["network"]
         self.parameters = int(content.get("parameters", 0))
         """Of the network; 0 where the file does not say."""
-
-    def seeing(
-        self,
-        *,
-        mode: Mode | None = None,
-        window: tuple[int, int] | None = None,
-        stride: tuple[int, int] | None = None,
-        weighting: Weighting | None = None,
-        scales: tuple[float, ...] | None = None,
-        flip: bool | None = None,
-        average: Average | None = None,
-    ) -> "OnnxPredictor":
-        """The same predictor, to see images otherwise: the words are those of `Seeing`, None keeps the model's own.
-
-        Raises ConfigError.
-        """
-        other = copy.copy(self)
-        seeing = self.info.seeing.changed(mode, window, stride, weighting, scales, flip, average)
-        other.info = replace(self.info, seeing=seeing)
-        return other
 
     def __call__(self, source: ImageSource, *, keep: bool = True) -> Result:
         """Predict a path, a PIL image, or an array H W 3 of bytes or of floats 0..1.
