@@ -4,7 +4,7 @@ import math
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from statistics import median
@@ -186,10 +186,7 @@ def _measure(work: Work, size: int, most: float) -> Measured | None:
     """Steps of `size` images, the first of which warms up; None where they do not fit."""
     device = work.run.accelerator.device
     train = {"batch_size": size, "accumulation": 1}
-    part = Work(
-        work.run, work.losses, work.info, work.dataset,
-        make_config(work.config.model_dump(), {"train": train}), work.out, work.readers, work.watch,
-    )  # fmt: skip
+    part = replace(work, config=make_config(work.config.model_dump(), {"train": train}))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     batches = TimedBatches(remaining_batches(part), size)

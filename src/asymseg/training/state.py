@@ -3,7 +3,6 @@
 Order of images, augmentation, dropout and learning rate are functions of the step alone and need no state.
 """
 
-import hashlib
 import shutil
 import socket
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from asymseg.atomic import atomic_folder, previous_folder
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import write_model
+from asymseg.model.download import file_sha256
 from asymseg.model.foreign.pickles import FAULTS
 from asymseg.model.info import ModelInfo
 
@@ -78,7 +78,7 @@ def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
         write_model(temporary, run.evaluated, info)
         with (temporary / STATE).open("wb") as file:  # a file of Python's, for it says what a full disk says
             torch.save(state, file)
-        sums = [f"{_sum(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
+        sums = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
         (temporary / SUMS).write_text("".join(sums), encoding="utf-8")
 
 
@@ -135,7 +135,7 @@ def _read_state(folder: Path) -> dict[str, Any]:
     try:
         if (folder / SUMS).is_file():
             listed = dict(line.split("  ")[::-1] for line in (folder / SUMS).read_text(encoding="utf-8").splitlines())
-            if listed[STATE] != _sum(path):
+            if listed[STATE] != file_sha256(path):
                 raise ValueError("not the bytes that were saved")
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (*FAULTS, OSError, RuntimeError, AssertionError) as error:
@@ -159,11 +159,6 @@ def _restore(run: Run, state: dict[str, Any], path: Path) -> None:
             f"{path}: cannot be resumed with these settings ({reason}); "
             "keep the model and optimizer settings of the run, or start anew with another --out"
         ) from None
-
-
-def _sum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

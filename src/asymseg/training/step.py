@@ -111,7 +111,7 @@ def optimizer_step(work: Work, batches: TimedBatches, step: int) -> tuple[float,
             else:
                 outputs = (run.model(images),)
             loss, whole = _share_of_loss(work, outputs, batch.masks, divisors)
-            value += _finite_or_stop(whole, float(loss.detach()), step, batch)
+            value += _finite_or_stop(whole, loss, step, batch)
             accelerator.backward(loss * scale)
             if accelerator.sync_gradients and settings.clip_norm is not None:
                 accelerator.clip_grad_norm_(run.model.parameters(), settings.clip_norm)
@@ -164,10 +164,10 @@ def _over_processes(accelerator: Accelerator, numbers: list[float]) -> list[floa
     return list(summed.tolist())
 
 
-def _finite_or_stop(whole: float, own: float, step: int, batch: Batch) -> float:
+def _finite_or_stop(whole: float, own: torch.Tensor, step: int, batch: Batch) -> float:
     """The loss on all processes; where it is not finite all of them stop, and the one whose images did it says so."""
     if not math.isfinite(whole):
-        where = "another process" if math.isfinite(own) else ", ".join(batch.names)
+        where = "another process" if own.isfinite() else ", ".join(batch.names)
         raise _diverged(f"the loss of step {step + 1} is {whole} on {where}")
     return whole
 
