@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_networks import Reading
 from PIL import Image
-from torch import nn
 
 from asymseg.classes import Classes
 from asymseg.data.dataset import DataSet, Pair, open_dataset
@@ -19,7 +19,6 @@ from asymseg.errors import ConfigError, DataError
 from asymseg.evaluation.evaluate import Evaluation, evaluate, image_miou, measure, write_json
 from asymseg.evaluation.metrics import confusion_matrix
 from asymseg.evaluation.records import read_record
-from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.prediction.predict import Predictor
@@ -28,23 +27,16 @@ CLASSES = Classes(("red", "green", "blue"))
 INFO = ModelInfo(CLASSES, (0.0,) * 3, (1.0,) * 3)
 
 
-class Colours(nn.Module):
-    channels = (3, 3)
-
-    def forward(self, images):
-        return images, images
-
-
-class Reading(ANNNet):
-    """Says that a pixel has the class of its brightest channel; remembers the sizes it saw."""
+class Remembering(Reading):
+    """Remembers the sizes it saw."""
 
     def __init__(self) -> None:
-        super().__init__(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
+        super().__init__()
         self.sizes: list[tuple[int, ...]] = []
 
     def head(self, low, high):
         self.sizes.append(tuple(high.shape[2:]))
-        return 10 * high
+        return super().head(low, high)
 
 
 def put(data: Path, name: str, prediction: np.ndarray, label: np.ndarray, split: str = "val") -> None:
@@ -68,7 +60,7 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def predictor() -> Predictor:
-    return Predictor(Reading(), INFO, "cpu")
+    return Predictor(Remembering(), INFO, "cpu")
 
 
 MATRIX = [[4, 0, 0], [1, 3, 0], [0, 0, 1]]
@@ -205,7 +197,7 @@ def test_nothing_labelled_is_no_number_and_valid_json(predictor, tmp_path):
 
 
 def test_scales_and_flip_reach_the_network_and_default_to_the_models(data):
-    mirrored = Predictor(Reading(), replace(INFO, seeing=Seeing(scales=(1.0, 2.0), flip=True)), "cpu")
+    mirrored = Predictor(Remembering(), replace(INFO, seeing=Seeing(scales=(1.0, 2.0), flip=True)), "cpu")
     evaluate(mirrored, data)
     assert mirrored.network.sizes[:4] == [(2, 3), (2, 3), (4, 6), (4, 6)]
     mirrored.network.sizes.clear()

@@ -10,38 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from colour_networks import Reading
 from PIL import Image
-from torch import nn
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.dataset import DataSet, open_dataset
 from asymseg.errors import DataError
 from asymseg.evaluation.label_errors import Suspect, find_label_errors
 from asymseg.evaluation.suspects import OUTLINE, write_suspects
-from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
 from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(("ground", "car <1>", "tree"), ((90, 90, 90), (0, 0, 142), (0, 128, 0)))
 SHAPE = (60, 80)
 SURE, UNSURE = 255, 30
-
-
-class Colours(nn.Module):
-    channels = (3, 3)
-
-    def forward(self, images):
-        return images, images
-
-
-class Reading(ANNNet):
-    """Takes a pixel's colours, ten times, as the logits of its classes."""
-
-    def __init__(self) -> None:
-        super().__init__(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
-
-    def head(self, low, high):
-        return 10 * high
 
 
 @pytest.fixture

@@ -1,16 +1,14 @@
 """The predictor: with a network that reads the class off the colour, every pixel must come back where it was."""
 
-import gc
 import io
-import tracemalloc
 from dataclasses import replace
 
 import numpy as np
-import psutil
 import pytest
 import torch
+from colour_networks import Colours, Reading
 from PIL import Image
-from torch import nn
+from steadiness import growth
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.files import read_mask
@@ -32,10 +30,8 @@ def seen(**settings) -> ModelInfo:
     return replace(INFO, seeing=Seeing(**settings))
 
 
-class Colours(nn.Module):
-    """The image itself as both maps; it remembers what it saw."""
-
-    channels = (3, 3)
+class Remembering(Colours):
+    """Remembers what it saw."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,17 +39,7 @@ class Colours(nn.Module):
 
     def forward(self, images):
         self.seen.append(images.clone())
-        return images, images
-
-
-class Reading(ANNNet):
-    """A network whose logits are the channels of its image, ten times."""
-
-    def __init__(self) -> None:
-        super().__init__(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
-
-    def head(self, low, high):
-        return 10 * high
+        return super().forward(images)
 
 
 def picture_of(mask: np.ndarray) -> np.ndarray:
@@ -67,7 +53,7 @@ def random_mask(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def predictor() -> Predictor:
-    return Predictor(Reading(), INFO, "cpu")
+    return Predictor(Reading(Remembering()), INFO, "cpu")
 
 
 SIZES = [(1, 1), (1, 7), (2, 1), (3, 5), (17, 31), (33, 64), *np.random.default_rng(1).integers(1, 90, (8, 2)).tolist()]
@@ -101,7 +87,7 @@ def test_flipping_moves_no_pixel(predictor):
 
 def test_no_region_moves_under_scales():
     """Regions of 8 x 8 pixels survive resampling but for their borders."""
-    predictor = Predictor(Reading(), seen(scales=(0.5, 1.0, 1.7)), "cpu")
+    predictor = Predictor(Reading(Remembering()), seen(scales=(0.5, 1.0, 1.7)), "cpu")
     coarse = random_mask(5, 7)
     mask = coarse.repeat(8, axis=0).repeat(8, axis=1)
     inside = np.zeros((8, 8), dtype=bool)
@@ -155,7 +141,7 @@ def test_what_is_no_image_is_refused(predictor, source, message):
 
 
 def test_normalisation_by_hand():
-    predictor = Predictor(Reading(), replace(INFO, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)), "cpu")
+    predictor = Predictor(Reading(Remembering()), replace(INFO, mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 2.0)), "cpu")
     predictor(np.full((1, 1, 3), (255, 0, 51), dtype=np.uint8))
     assert predictor.network.backbone.seen[-1].flatten().tolist() == pytest.approx([1.0, -1.0, 0.1])
 
@@ -163,7 +149,7 @@ def test_normalisation_by_hand():
 def test_channel_order_bgr():
     """Mean and standard deviation are in the network's order."""
     info = replace(INFO, channel_order="BGR", mean=(0.0, 0.0, 0.5), std=(1.0, 1.0, 0.5))
-    predictor = Predictor(Reading(), info, "cpu")
+    predictor = Predictor(Reading(Remembering()), info, "cpu")
     result = predictor(np.full((1, 1, 3), (255, 0, 51), dtype=np.uint8))
     assert predictor.network.backbone.seen[-1].flatten().tolist() == pytest.approx([0.2, 0.0, 1.0])
     assert result.image.flatten().tolist() == [255, 0, 51]  # what is shown stays RGB
@@ -206,7 +192,7 @@ def test_class_map_is_the_mask(settings):
 
 @pytest.mark.parametrize("settings", [{}, {"flip": True, "scales": (0.5, 1.0)}])
 def test_confidence_is_the_probability_of_the_class(settings):
-    predictor = Predictor(Reading(), seen(**settings), "cpu")
+    predictor = Predictor(Reading(Remembering()), seen(**settings), "cpu")
     image = torch.rand(3, 13, 19, generator=torch.Generator().manual_seed(2))
     mask, confidence = predictor.class_map_and_confidence(image)
     assert torch.equal(mask, predictor.class_map(image))
@@ -227,25 +213,12 @@ def test_threads_files_and_memory_stay_over_many_predictions(no_shape_checks):
     torch.manual_seed(0)
     settings = {"stages": (1, 2), "key_channels": 4, "value_channels": 4, "context_channels": 8, "aux_channels": 0}
     predictor = Predictor(ANNNet(3, "resnet10t", pretrained=False, **settings), INFO, "cpu")
-    process, pictures = psutil.Process(), [picture_of(random_mask(96 + number, 128)) for number in range(5)]
+    pictures = [picture_of(random_mask(96 + number, 128)) for number in range(5)]
 
-    def predict(times: int) -> None:
-        for number in range(times):
-            predictor(pictures[number % 5]).overlay()
+    def predict(number: int) -> None:
+        predictor(pictures[number % 5]).overlay()
 
-    predict(10)
-    gc.collect()
-    before = process.num_threads(), len(process.open_files())
-    tracemalloc.start()
-    predict(5)
-    gc.collect()
-    held = tracemalloc.get_traced_memory()[0]
-    predict(30)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - held
-    tracemalloc.stop()
-    assert (process.num_threads(), len(process.open_files())) == before
-    assert grown < 400_000  # thirty pictures are 1,100,000 bytes
+    assert growth(predict, warm=10, times=30) < 400_000  # thirty pictures are 1,100,000 bytes
 
 
 def test_a_saved_mask_reads_back(predictor, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 from rich.console import Console
 from timm.utils import ModelEmaV3
+from tiny_runs import equal
 from torch import nn
 
 from asymseg.classes import Classes
@@ -61,16 +62,6 @@ def save(run: Run, folder, progress: Progress) -> None:
 def load(run: Run, folder) -> Progress:
     load_last(folder, run)
     return run.progress
-
-
-def equal(one, two) -> bool:
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(equal(one[key], two[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(map(equal, one, two))
-    return one == two
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])

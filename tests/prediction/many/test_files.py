@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_networks import Colours, Reading
 from PIL import Image
-from torch import nn
 
 from asymseg.classes import Classes
 from asymseg.data.files import read_mask
@@ -19,21 +19,6 @@ from asymseg.prediction.many.stores import Store
 from asymseg.prediction.predict import Predictor
 
 CLASSES = Classes(("red", "green", "blue"), ((200, 10, 20), (30, 180, 40), (50, 60, 250)))
-
-
-class Colours(nn.Module):
-    channels = (3, 3)
-
-    def forward(self, images):
-        return images, images
-
-
-class Reading(ANNNet):
-    def __init__(self) -> None:
-        super().__init__(3, Colours(), fusion="none", context="none", context_channels=4, aux_channels=0)
-
-    def head(self, low, high):
-        return 10 * high
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,10 @@
 """An exported file as a predictor: what the torch predictor gives of the same network, without torch."""
 
-import gc
 import json
 import os
 import pickle
 import subprocess
 import sys
-import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,13 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-import psutil
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
+from steadiness import growth
 from torch import nn
 from torch.nn import functional as F
 
@@ -367,25 +365,12 @@ def test_a_missing_onnxruntime_is_named(files, monkeypatch):
 
 
 def test_threads_files_and_memory_stay_over_many_predictions(files, no_shape_checks):
-    predictor, process = OnnxPredictor(files / "logits.onnx", "cpu"), psutil.Process()
+    predictor = OnnxPredictor(files / "logits.onnx", "cpu")
 
-    def predict(times: int) -> None:
-        for number in range(times):
-            predictor(picture(50 + number % 9, 90)).overlay()
+    def predict(number: int) -> None:
+        predictor(picture(50 + number % 9, 90)).overlay()
 
-    predict(50)
-    gc.collect()
-    before = process.num_threads(), len(process.open_files())
-    tracemalloc.start()
-    predict(20)
-    gc.collect()
-    held = tracemalloc.get_traced_memory()[0]
-    predict(200)
-    gc.collect()
-    grown = tracemalloc.get_traced_memory()[0] - held
-    tracemalloc.stop()
-    assert (process.num_threads(), len(process.open_files())) == before
-    assert grown < 60_000  # one image is 13_500 bytes
+    assert growth(predict, warm=50, times=200) < 60_000  # one image is 13_500 bytes
 
 
 def test_onnxruntime_is_kept_from_telling_its_makers(files, tmp_path):
