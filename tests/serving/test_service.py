@@ -86,7 +86,7 @@ def ask(app, body, *, leave=None, method="POST", path="/v1/predict", chunks=None
 
 @pytest.fixture
 def service(model):
-    made = Service({"street": str(model)}, "cpu", Limits(max_bytes=100_000, timeout=0.3))
+    made = Service({"street": str(model)}, "cpu", Limits(max_bytes=100_000))
     yield made
     asyncio.run(made.close())
 
@@ -121,6 +121,7 @@ def test_who_leaves_while_sending_leaves_nothing_behind(service, app):
 
 
 def test_an_answer_that_takes_too_long(service, app, photo):
+    service.limits = Limits(timeout=0.3)
     gate = Gate(service)
     status, content = ask(app, photo)
     assert (status, json.loads(content)["error"]["code"]) == (504, "timeout")
@@ -135,6 +136,7 @@ def test_a_body_that_takes_too_long(service, app):
         await asyncio.sleep(10)
         return b"x"
 
+    service.limits = Limits(timeout=0.3)
     status, content = ask(app, b"", chunks=[b"x", slowly])
     assert (status, json.loads(content)["error"]["code"]) == (408, "slow")
     assert is_empty(service)
@@ -156,7 +158,7 @@ def test_a_body_that_is_too_large_is_heard_out_but_not_held(service, app, chunks
 
 
 def test_a_full_queue_says_when_to_come_back(starting, photo):
-    with starting(limits={"queue": 1, "timeout": 5.0}) as client:
+    with starting(limits={"queue": 1}) as client:
         gate = Gate(client.service)
         answers = []
         asking = threading.Thread(target=lambda: answers.append(client.post("/v1/predict", content=photo)))

@@ -189,5 +189,5 @@ def mean_known(values: np.ndarray) -> float:
 
 
 def json_number(value: float) -> float | None:
-    """The form for JSON, which has no nan."""
-    return None if math.isnan(value) else value
+    """The form for JSON, which has no nan and no infinity."""
+    return value if math.isfinite(value) else None

@@ -1,7 +1,6 @@
 """What a run shows and writes down: a progress line, `log.jsonl`, TensorBoard."""
 
 import json
-import math
 import os
 import socket
 import time
@@ -18,6 +17,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-
 from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
 from asymseg.atomic import atomic_file
+from asymseg.evaluation.metrics import json_number
 
 LOG = "log.jsonl"
 
@@ -97,7 +97,12 @@ class RunLog:
         if not self.active:
             return
         self._write(
-            {"kind": "validation", "step": done, "miou": _finite(miou), "pixel_accuracy": _finite(pixel_accuracy)}
+            {
+                "kind": "validation",
+                "step": done,
+                "miou": json_number(miou),
+                "pixel_accuracy": json_number(pixel_accuracy),
+            }
         )
         self.console.print(
             f"step {done}/{self.steps}  validation mIoU {miou:.4f}  pixel accuracy {pixel_accuracy:.4f}"
@@ -182,7 +187,3 @@ def _memory() -> str:
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

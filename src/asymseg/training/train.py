@@ -1,6 +1,5 @@
 """The training loop."""
 
-import math
 import signal
 import warnings
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from asymseg.data.dataset import DataSet
 from asymseg.data.loader import TimedBatches
 from asymseg.data.measure import waiting_advice
 from asymseg.evaluation.evaluate import Evaluation, evaluate, measure
-from asymseg.evaluation.metrics import scores
+from asymseg.evaluation.metrics import json_number, scores
 from asymseg.model.annnet import ANNNet
 from asymseg.model.checkpoint import save_model
 from asymseg.model.info import ModelInfo
@@ -279,5 +278,5 @@ def _plain_forward(network: ANNNet) -> Iterator[ANNNet]:
 def _with_metrics(info: ModelInfo, result: Evaluation, step: int) -> ModelInfo:
     """The same, with what was measured in this step."""
     measured = {"miou": result.scores.miou, "pixel_accuracy": result.scores.pixel_accuracy}
-    known = {name: value if math.isfinite(value) else None for name, value in measured.items()}
+    known = {name: json_number(value) for name, value in measured.items()}
     return replace(info, metrics={"split": "val", "step": step, **known})
