@@ -267,11 +267,18 @@ def test_no_log_is_an_empty_log(tmp_path):
     assert read_log(tmp_path) == []
 
 
+def test_a_validation_says_how_far_it_is(tmp_path):
+    with RunLog(tmp_path, 6, 0, Console(file=io.StringIO(), force_terminal=True), active=True) as log:
+        log.validating(2, 40)
+    assert "validating: image 2 of 40" in log.console.file.getvalue()
+
+
 def test_a_silent_log_writes_nothing(tmp_path):
     console = Console(file=io.StringIO())
     with RunLog(tmp_path, 6, 0, console, active=False) as log:
         log.step(1, 0.5, 2.0, 0.25)
         log.train(1, 0.5, 0.1, 2.0, 0.25)
+        log.validating(1, 2)
         log.validation(1, 0.5, 0.5, best=True)
     assert list(tmp_path.iterdir()) == []
     assert console.file.getvalue() == ""

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from rich.status import Status
 from safetensors.torch import load_file
 from tiny_runs import TINY, Killed, equal, kill_before, quiet, run, state, timeless, tiny
 
@@ -19,7 +20,7 @@ from asymseg.data.dataset import DataSet, open_dataset
 from asymseg.data.sample import make_scene, write_sample
 from asymseg.errors import CheckpointError, ConfigError, TrainingError
 from asymseg.model.checkpoint import load_model
-from asymseg.training.log import read_log
+from asymseg.training.log import RunLog, read_log
 from asymseg.training.loss import Loss
 from asymseg.training.plan import make_network, synchronise_on_cuda
 from asymseg.training.train import train
@@ -78,7 +79,16 @@ def test_a_run_leaves_all_it_promises(data, tmp_path):
     assert info.classes == open_dataset(data).classes
     assert network.settings["pool_sizes"] == (1, 2)
     assert "learning rate" in (out / "report.html").read_text(encoding="utf-8").lower()
-    assert f"best model (step {info.metrics['step']}): validation mIoU {max(mious):.4f}" in shown
+    _, measured = shown.split("measuring the best model on 2 validation images, for the report")
+    assert f"best model (step {info.metrics['step']}): validation mIoU {max(mious):.4f}" in measured
+
+
+def test_a_terminal_shows_how_far_a_validation_is(data, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(RunLog, "validating", lambda log, done, images: told.append((done, images)))
+    monkeypatch.setattr(Status, "update", lambda status, words: told.append(words))
+    run(data, tiny(steps=1), tmp_path / "run")
+    assert told == [(1, 2), (2, 2), "measuring: image 1 of 2", "writing the report"]
 
 
 def test_the_plan_is_shown_before_the_first_step(data, tmp_path, monkeypatch):

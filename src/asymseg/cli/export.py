@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from asymseg.cli.terminal import make_console
+from asymseg.cli.terminal import make_console, progress_words
 
 
 def export(
@@ -54,10 +54,10 @@ def export(
     fold
         Export the network's evaluation form, which has the same logits; --no-fold keeps the plain one.
     """
-    from asymseg.exporting.export import export as run
-
     console = make_console()
-    with console.status("exporting") as status:
+    with progress_words(console) as tell:
+        from asymseg.exporting.export import export as run  # takes seconds too
+
         exported = run(
             model,
             out,
@@ -71,7 +71,7 @@ def export(
             images=images,
             max_loss=max_loss,
             fold=fold,
-            progress=status.update,
+            progress=tell,
         )
     worst = max(exported.cases, key=lambda case: case.error)
     proof = (

@@ -64,6 +64,25 @@ def progress_bar(console: "Console", title: str, unit: str = "images") -> Iterat
 
 
 @contextmanager
+def progress_words(console: "Console") -> Iterator[Callable[[str], None]]:
+    """What is being done, as words before a spinner, or where there is no terminal a line for each; gives a function of
+    "what" or "what: how far".
+    """
+    with console.status("starting") as status:
+        told = ""
+
+        def tell(words: str) -> None:
+            nonlocal told
+            status.update(words)
+            what = words.partition(":")[0]
+            if what != told and not console.is_terminal:
+                console.print(what, highlight=False, markup=False)
+            told = what
+
+        yield tell
+
+
+@contextmanager
 def warnings_in_a_line(console: "Console") -> Iterator[None]:
     """Show warnings without the place in the code that they come from."""
     with warnings.catch_warnings():

@@ -119,6 +119,7 @@ def export(
     if int8:
         _check_int8(format, size, half, calibrate, images, max_loss)
     tell = progress or (lambda _: None)
+    tell("reading the model")
     network, info = model if isinstance(model, tuple) else open_model(model)
     network = copy.deepcopy(network).cpu().eval()
     calibration = calibration_for(info, calibrate, images, max_loss) if int8 else None
@@ -128,7 +129,7 @@ def export(
     graph = Graph(exported, info, signature).eval().requires_grad_(False)
     sizes = SIZES if size is None else (size,)
 
-    tell("exporting")
+    tell("writing the file")
     with atomic_file(path) as temporary:
         content: dict[str, Any] = {
             **info.describe(network.settings),
@@ -137,8 +138,7 @@ def export(
         }
 
         def prove(run: Run, least: int) -> tuple[Case, ...]:
-            tell("comparing with the network")
-            return verify(run, plain, tolerance, sizes, least)
+            return verify(run, plain, tolerance, sizes, least, tell)
 
         quantisation = None
         if calibration is not None:

@@ -79,15 +79,22 @@ def write_int8(graph: Graph, content: dict[str, Any], calibration: Calibration, 
     of_logits = Signature(from_bytes=from_bytes)
     model = make_onnx(Graph(graph.network, info, of_logits))
     describe(model, content | {"signature": asdict(of_logits)})
-    tell(f"measuring ranges on {len(calibration.train)} images")
-    quantise(model, inputs(calibration.train, info, from_bytes), path)
 
     def counting(what: str) -> Callable[[int, int], None]:
-        return lambda done, total: tell(f"mean IoU {what} int8: image {done} of {total}")
+        return lambda done, total: tell(f"{what}: image {done} of {total}")
+
+    def images() -> Iterator[np.ndarray]:
+        count = counting("measuring ranges")
+        for number, pair in enumerate(calibration.train, start=1):
+            count(number, len(calibration.train))
+            yield from inputs([pair], info, from_bytes)
+        tell("writing the file in int8")
+
+    quantise(model, images(), path)
 
     quantisation = Quantisation(
-        score(Predictor(graph.network, info, "cpu"), dataset, SPLIT, counting("without")),
-        score(on_torch(OnnxPredictor(path, "cpu")), dataset, SPLIT, counting("with")),
+        score(Predictor(graph.network, info, "cpu"), dataset, SPLIT, counting("mean IoU without int8")),
+        score(on_torch(OnnxPredictor(path, "cpu")), dataset, SPLIT, counting("mean IoU with int8")),
         images=len(dataset.splits[SPLIT]),
         calibrated_on=len(calibration.train),
     )

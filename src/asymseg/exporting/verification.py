@@ -52,7 +52,12 @@ class Case:
 
 
 def verify(
-    run: Run, graph: Graph, tolerance: float, sizes: Sequence[tuple[int, int]] = SIZES, least: int = 1
+    run: Run,
+    graph: Graph,
+    tolerance: float,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    least: int = 1,
+    tell: Tell = lambda _: None,
 ) -> tuple[Case, ...]:
     """Compare a file with the network in PyTorch; all cases where they agree.
 
@@ -65,12 +70,14 @@ def verify(
         tolerance: Largest difference allowed.
         sizes: Heights and widths to try; one alone where the file takes only that.
         least: The least height and width that the file takes; smaller sides are tried at that.
+        tell: Told at which size it is.
 
     Raises:
         ExportError: They differ, or the file cannot take a size.
     """
     cases = []
-    for height, width in ((max(height, least), max(width, least)) for height, width in sizes):
+    for number, (height, width) in enumerate(((max(h, least), max(w, least)) for h, w in sizes), start=1):
+        tell(f"comparing with the network: size {number} of {len(sizes)}")
         for batch in BATCHES if height * width <= LARGE or len(sizes) == 1 else BATCHES[:1]:
             image = _image(graph, batch, height, width)
             where = f"{batch} x {height} x {width}"

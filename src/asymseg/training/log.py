@@ -72,6 +72,11 @@ class RunLog:
             facts = f"loss {loss:.3f}  {images_per_second:.1f} images/s  waiting for data {wait_share:.0%}  {_memory()}"
             self.bar.update(self.task, completed=done, facts=facts)
 
+    def validating(self, done: int, images: int) -> None:
+        """Show beside the bar how far a validation is."""
+        if self.active:
+            self.bar.update(self.task, facts=f"validating: image {done} of {images}")
+
     def train(self, done: int, loss: float, rate: float, images_per_second: float, wait_share: float) -> None:
         """Write a training line: mean loss since the last one, learning rate, speed, share of time waiting for data."""
         if not self.active:

@@ -160,7 +160,7 @@ def _end_step(work: Work, log: RunLog, stopping: Stopping) -> None:
     if progress.unvalidated:
         work.watch.at(f"step {progress.step}: validation")
         finite_weights_or_stop(run)
-        result = _validate(work, stopping)
+        result = _validate(work, log, stopping)
         if result is not None:
             _keep_if_best(work, result, log)
             progress.unvalidated = False
@@ -194,15 +194,24 @@ def _measure_best(work: Work, console: Console) -> Evaluation:
     bad = [entry["message"] for entry in history if entry["kind"] == "skipped"]
     note = f"{len(set(bad))} training files could not be read and were left out, {len(bad)} times in all"
     dataset = replace(work.dataset, notes=(*work.dataset.notes, *([note] if bad else [])))
-    best = evaluate(
-        work.out / "best",
-        dataset,
-        "val",
-        out=work.out if work.first else None,
-        history=history,
-        device=str(work.run.accelerator.device),
-        workers=work.config.eval.workers,
-    )
+    shown = console if work.first else Console(quiet=True)
+    images = len(dataset.splits["val"])
+    shown.print(f"measuring the best model on {images} validation images, for the report", highlight=False)
+
+    def tell(done: int, _total: int) -> None:
+        status.update(f"measuring: image {done} of {images}" if done < images else "writing the report")
+
+    with shown.status("measuring") as status:
+        best = evaluate(
+            work.out / "best",
+            dataset,
+            "val",
+            out=work.out if work.first else None,
+            history=history,
+            device=str(work.run.accelerator.device),
+            workers=work.config.eval.workers,
+            progress=tell,
+        )
     if work.first:
         if bad:
             console.print(f"[yellow]warning:[/yellow] {note}; see log.jsonl", highlight=False)
@@ -230,7 +239,7 @@ class _CutShortError(Exception):
     """A validation that there is no time for any more."""
 
 
-def _validate(work: Work, stopping: Stopping) -> Evaluation | None:
+def _validate(work: Work, log: RunLog, stopping: Stopping) -> Evaluation | None:
     """Scores on the validation images; every process measures its share and all know the sum.
 
     None where a wish to stop cut it short, which is done where there is one process alone: others would wait for this
@@ -239,7 +248,8 @@ def _validate(work: Work, stopping: Stopping) -> Evaluation | None:
     accelerator, alone = work.run.accelerator, work.run.accelerator.num_processes == 1
     pairs = work.dataset.splits["val"][accelerator.process_index :: accelerator.num_processes]
 
-    def look(_done: int, _total: int) -> None:
+    def look(done: int, total: int) -> None:
+        log.validating(done, total)
         if alone and stopping.number:
             raise _CutShortError
 
