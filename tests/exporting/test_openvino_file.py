@@ -17,7 +17,7 @@ from asymseg.errors import ExportError
 from asymseg.exporting.export import export
 from asymseg.exporting.graph import Graph
 from asymseg.exporting.onnx_file import make_onnx
-from asymseg.exporting.openvino_file import give_weights_their_name, make_openvino, open_openvino
+from asymseg.exporting.openvino_file import atomic_pair, make_openvino, open_openvino
 from asymseg.exporting.verification import SIZES
 from asymseg.model.annnet import ANNNet
 from asymseg.model.folding import fold
@@ -89,20 +89,53 @@ def test_one_that_differs_is_refused_and_nothing_is_left(form, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_at_no_moment_a_graph_stands_beside_the_weights_of_another(tmp_path, monkeypatch):
-    path, temporary = tmp_path / "model.xml", tmp_path / ".model.new.xml"
-    for file, content in ((path, "old"), (temporary, "new")):
-        file.write_text(content)
-        file.with_suffix(".bin").write_text(content)
+@pytest.fixture
+def pair(tmp_path: Path) -> Path:
+    """The .xml of an older pair."""
+    path = tmp_path / "model.xml"
+    write_pair(path, "old")
+    return path
+
+
+def write_pair(path: Path, content: str) -> None:
+    path.write_text(content)
+    path.with_suffix(".bin").write_text(content)
+
+
+def test_at_no_moment_a_graph_stands_beside_the_weights_of_another(pair, monkeypatch):
     replace = os.replace
 
     def looking(source: Path, target: Path) -> None:
-        assert not path.exists()
+        assert not pair.exists()
         replace(source, target)
 
     monkeypatch.setattr("os.replace", looking)
-    give_weights_their_name(temporary, path)
-    assert path.with_suffix(".bin").read_text() == "new"
+    with atomic_pair(pair) as temporary:
+        write_pair(temporary, "new")
+    assert {file.name: file.read_text() for file in pair.parent.iterdir()} == {"model.xml": "new", "model.bin": "new"}
+
+
+@pytest.mark.parametrize("renamed", [0, 1])
+def test_a_rename_that_fails_leaves_no_half_pair(pair, monkeypatch, renamed):
+    replace, done = os.replace, []
+
+    def failing(source: Path, target: Path) -> None:
+        if len(done) == renamed:
+            raise PermissionError(13, "Permission denied")
+        done.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", failing)
+    with pytest.raises(PermissionError), atomic_pair(pair) as temporary:
+        write_pair(temporary, "new")
+    assert list(pair.parent.iterdir()) == []
+
+
+def test_what_fails_before_leaves_the_older_pair(pair):
+    with pytest.raises(ExportError), atomic_pair(pair) as temporary:  # noqa: PT012
+        write_pair(temporary, "new")
+        raise ExportError("differs")
+    assert {file.name: file.read_text() for file in pair.parent.iterdir()} == {"model.xml": "old", "model.bin": "old"}
 
 
 def test_without_the_package_it_is_said_in_a_line(monkeypatch):

@@ -1,7 +1,9 @@
 """Which models are served, under which names, and that a replaced one is taken anew."""
 
 import asyncio
+import gc
 import shutil
+import weakref
 from io import BytesIO
 
 import numpy as np
@@ -91,6 +93,24 @@ def test_a_replaced_model_is_taken_anew_and_a_bad_one_is_not(starting, model, ot
         assert now["version"] != first
         assert now["reload_failed"] is False
         assert 'asymseg_reloads_total{model="street"} 1.0' in client.get("/metrics").text
+
+
+def test_a_replaced_model_is_held_by_nothing(starting, model, other, picture, tmp_path):
+    data, place = photo(picture), tmp_path / "served"
+    shutil.copytree(model, place)
+    with starting({"street": str(place)}) as client:
+        models = client.service.models
+        before = weakref.ref(models.pick("street").model.predictor.network)
+        name = client.post("/v1/predict?keep=true", content=data).json()["id"]
+        assert client.get(f"/v1/predictions/{name}/pixel?row=0&column=0").status_code == 200
+        shutil.rmtree(place)
+        shutil.copytree(other, place)
+        models.reload("street")
+        client.service.kept.tidy()  # as it is every few seconds
+        gc.collect()
+        assert before() is None
+        answer = client.get(f"/v1/predictions/{name}/pixel?row=0&column=0")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "expired")
 
 
 def test_a_fault_of_another_kind_replaces_nothing_either(model, monkeypatch, caplog):

@@ -12,13 +12,7 @@ from asymseg.data.dataset import DataSet
 from asymseg.errors import ConfigError
 from asymseg.exporting.graph import Graph
 from asymseg.exporting.onnx_file import describe, make_onnx, open_onnx
-from asymseg.exporting.openvino_file import (
-    give_weights_their_name,
-    make_openvino,
-    open_openvino,
-    save_openvino,
-    weights_of,
-)
+from asymseg.exporting.openvino_file import atomic_pair, make_openvino, open_openvino, save_openvino, weights_of
 from asymseg.exporting.program import (
     make_package,
     make_program,
@@ -130,7 +124,7 @@ def export(
     sizes = SIZES if size is None else (size,)
 
     tell("writing the file")
-    with atomic_file(path) as temporary:
+    with (atomic_pair if format == "openvino" else atomic_file)(path) as temporary:
         content: dict[str, Any] = {
             **info.describe(network.settings),
             "parameters": parameter_count(network),
@@ -155,7 +149,6 @@ def export(
         written = temporary.stat().st_size
         if format == "openvino":
             written += weights_of(temporary).stat().st_size
-            give_weights_their_name(temporary, path)
     return Exported(path, format, cases, tolerance, written, quantisation)
 
 
@@ -193,13 +186,9 @@ def _write_package(graph: Graph, content: dict[str, Any], path: Path, tell: Tell
 
 def _write_openvino(graph: Graph, content: dict[str, Any], path: Path, tell: Tell, prove: Prove) -> tuple[Case, ...]:
     model = make_openvino(make_onnx(graph))
-    try:
-        save_openvino(model, path, {})
-        cases = prove(open_openvino(path), 1)
-        save_openvino(model, path, content | summary(cases))
-    except BaseException:
-        weights_of(path).unlink(missing_ok=True)
-        raise
+    save_openvino(model, path, {})
+    cases = prove(open_openvino(path), 1)
+    save_openvino(model, path, content | summary(cases))
     return cases
 
 

@@ -2,10 +2,13 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asymseg.atomic import atomic_file
 from asymseg.errors import ExportError
 from asymseg.exporting.verification import Run
 from asymseg.model.signature import KEY
@@ -33,13 +36,26 @@ def open_openvino(path: Path) -> Run:
     return lambda image: compiled(image)[0]
 
 
-def give_weights_their_name(temporary: Path, path: Path) -> None:
-    """Rename the .bin of a file that is about to become `path`.
+@contextmanager
+def atomic_pair(path: Path) -> Iterator[Path]:
+    """Give a temporary path for an .xml; it and its .bin get their names if the block ends well, or are removed.
 
     An older `path` goes first, so that at no moment a graph stands beside the weights of another.
     """
-    path.unlink(missing_ok=True)
-    os.replace(weights_of(temporary), weights_of(path))
+    parted = False
+    try:
+        with atomic_file(path) as temporary:
+            try:
+                yield temporary
+                path.unlink(missing_ok=True)
+                parted = True
+                os.replace(weights_of(temporary), weights_of(path))
+            finally:
+                weights_of(temporary).unlink(missing_ok=True)
+    except BaseException:
+        if parted:  # weights that have no graph, old or new
+            weights_of(path).unlink(missing_ok=True)
+        raise
 
 
 def weights_of(path: Path) -> Path:

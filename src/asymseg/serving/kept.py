@@ -5,9 +5,10 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from asymseg.prediction.result import Result
+from asymseg.serving.loading import Loaded
 from asymseg.serving.refusals import Refusal
 from asymseg.serving.worker import Worker
 
@@ -17,17 +18,19 @@ TIDY_EVERY = 10.0
 
 @dataclass(frozen=True)
 class Entry:
-    """A result and who can say more about it."""
+    """A result, and who can say more about it while its model is the one that is served."""
 
     result: Result
     worker: Worker
+    model: Loaded
     expires: float
 
 
 class Kept:
     """The results asked for last, so many and of so many bytes at most, for some minutes after they were last used.
 
-    Their names cannot be guessed. All of it belongs to the thread of the event loop.
+    Each holds the network that gave it, so those of a replaced model are forgotten. Their names cannot be guessed. All
+    of it belongs to the thread of the event loop.
     """
 
     def __init__(
@@ -48,14 +51,14 @@ class Kept:
     def bytes(self) -> int:
         return sum(entry.result.nbytes for entry in self._entries.values())
 
-    def add(self, result: Result, worker: Worker) -> str | None:
-        """The name by which the result is found; None for one that is larger than all there is."""
+    def add(self, result: Result, worker: Worker, model: Loaded) -> str | None:
+        """The name by which the result is found; None where it is larger than all there is, or its model replaced."""
         if result.nbytes > self.most_bytes:
             return None
         name = secrets.token_urlsafe(18)
-        self._entries[name] = Entry(result, worker, self.clock() + self.seconds)
+        self._entries[name] = Entry(result, worker, model, self.clock() + self.seconds)
         self.tidy()
-        return name
+        return name if name in self._entries else None
 
     def forget(self, name: str | None) -> None:
         """What is not there is forgotten already."""
@@ -67,7 +70,7 @@ class Kept:
         entry = self._entries.pop(name, None)
         if entry is None:
             raise Refusal(404, "expired", "no such prediction, or it is no longer kept; predict the image again")
-        self._entries[name] = Entry(entry.result, entry.worker, self.clock() + self.seconds)
+        self._entries[name] = replace(entry, expires=self.clock() + self.seconds)
         return entry
 
     async def watch(self, seconds: float = TIDY_EVERY) -> None:
@@ -77,10 +80,13 @@ class Kept:
             self.tidy()
 
     def tidy(self) -> None:
-        """Forget what is too old, then what was not used longest while there is too much. Attention adds to a result
-        that is kept already, so this is for calling after it too."""
+        """Forget what is too old or of a replaced model, then what was not used longest while there is too much.
+
+        Attention adds to a result that is kept already, so this is for calling after it too.
+        """
         now = self.clock()
-        for name in [name for name, entry in self._entries.items() if entry.expires <= now]:
-            del self._entries[name]
+        for name, entry in list(self._entries.items()):
+            if entry.expires <= now or entry.model is not entry.worker.model:
+                del self._entries[name]
         while len(self._entries) > self.most or (self.bytes > self.most_bytes and len(self._entries) > 1):
             self._entries.popitem(last=False)

@@ -99,7 +99,7 @@ class Service:
             result, model = await asyncio.wrap_future(worker.look(image))
             seconds = time.perf_counter() - began
             if wanted.output == "json":
-                name = self.kept.add(result, worker) if wanted.keep else None
+                name = self.kept.add(result, worker, model) if wanted.keep else None
                 try:
                     content = await self._in(self._encoders, as_json, result, model, wanted, name, seconds)
                 except BaseException:  # nobody learns the name

@@ -102,6 +102,7 @@ class Worker:
             wanted = [job for job in jobs if job.answer.set_running_or_notify_cancel()]
             if wanted:
                 self._work(wanted)
+            del jobs, wanted  # the last answer holds its model, which may be replaced before anybody asks again
 
     def _take(self) -> list[_Job] | None:
         """The jobs that come next, none where all left while it waited for companions; None at the end."""
