@@ -43,6 +43,7 @@ def test_clean_data_exits_with_0(data: Path, check: Check, tmp_path: Path) -> No
     code, text = check(data)
     assert code == 0
     assert "9 images with masks: 0 error(s), 0 warning(s), 0 note(s)" in text
+    assert "weight: what --train.class_weights median_frequency would count a class by, above 1 for rare ones" in text
     assert re.search(r"disc +\d\.\d\d % +6 +\d\.\d\d % +3 +\d\.\d{3}", text)
     assert json.loads((tmp_path / "out" / "check.json").read_text())["findings"] == []
     assert "nothing was found" in (tmp_path / "out" / "check.html").read_text()
@@ -62,6 +63,16 @@ def test_errors_exit_with_3_and_warnings_alone_with_4(data: Path, check: Check, 
     assert [finding["kind"] for finding in content["findings"]] == ["missing-mask", "size", "duplicate-across"]
     assert content["findings"][1]["files"] == [str(places(data)[2].mask)]
     assert content["findings"][1]["pairs"] == ["train/004"]
+
+
+def test_the_results_of_two_data_sets_lie_apart(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_clean(tmp_path / "more" / "photos", train=2, val=1)
+    monkeypatch.chdir(data)
+    main(["check", ".", "--no-gallery"])
+    main(["check", str(tmp_path / "more" / "photos"), "--no-gallery"])
+    main(["check", "--images", "images", "--masks", "masks", "--no-gallery"])
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["check-data", "check-images", "check-photos"]
+    assert json.loads(Path("runs/check-data/check.json").read_text())["splits"]["train"]["images"] == 6
 
 
 def test_a_wrong_path_exits_with_2(check: Check, tmp_path: Path) -> None:

@@ -4,10 +4,11 @@ import multiprocessing
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
-from asymseg.errors import TrainingError
+from asymseg.errors import AsymsegError, TrainingError
 from asymseg.training.folder import LOCK, claimed_folder
 
 
@@ -30,6 +31,30 @@ def test_a_run_that_failed_gives_the_folder_free(tmp_path):
         raise ZeroDivisionError
     with claimed_folder(tmp_path, resume=False, active=True):
         pass
+
+
+def refused(out: Path, log: str) -> None:
+    """A run that gets as far as this log, and is refused."""
+    with claimed_folder(out, resume=False, active=True):
+        (out / "config.yaml").write_text("train: {}")
+        (out / "tensorboard").mkdir()
+        (out / "log.jsonl").write_text(log)
+        raise AsymsegError("wrong")
+
+
+def test_a_refusal_leaves_nothing_behind_but_what_was_there_or_learned(tmp_path):
+    out = tmp_path / "runs" / "x"
+    with pytest.raises(AsymsegError, match="wrong"):
+        refused(out, "")
+    assert list(tmp_path.iterdir()) == []
+    out.mkdir(parents=True)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(AsymsegError, match="wrong"):
+        refused(out, "")
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    with pytest.raises(AsymsegError, match="wrong"):
+        refused(out, '{"kind": "train", "step": 1}')
+    assert {path.name for path in out.iterdir()} >= {"notes.txt", "config.yaml", "log.jsonl", "tensorboard"}
 
 
 def test_other_processes_of_a_run_claim_nothing(tmp_path):

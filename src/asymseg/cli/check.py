@@ -21,7 +21,7 @@ def check(
     *,
     images: Path | None = None,
     masks: Path | None = None,
-    out: Path = Path("runs/check"),
+    out: Path | None = None,
     json: Annotated[Path | None, Parameter(name="--json")] = None,
     html: Path | None = None,
     gallery: bool = True,
@@ -48,7 +48,7 @@ def check(
     masks
         Folder of masks for --images.
     out
-        Folder for the results.
+        Folder for the results; by default runs/check-NAME, after the folder of the data or of the images.
     json
         File for all that was found, in place of OUT/check.json.
     html
@@ -85,6 +85,7 @@ def check(
         result = audit(
             data, images=images, masks=masks, channels=channels, near=near, workers=workers, progress=advance
         )
+    out = out or Path("runs", f"check-{_name(data or str(images))}")
     json, html = json or out / "check.json", html or out / "check.html"
     _write_json(json, result)
     write_page(html, result, pictures=gallery, channels=channels)
@@ -99,6 +100,11 @@ def check(
         sys.exit(FAULTY)
     if result.count("warning"):
         sys.exit(DOUBTFUL)
+
+
+def _name(data: str) -> str:
+    """Of a data folder, where it is given as NAME:PATH or as . too."""
+    return Path(data.rpartition(":")[2]).resolve().name
 
 
 def _write_json(path: Path, result: "Audit") -> None:
@@ -137,6 +143,9 @@ def _tell(result: "Audit") -> None:
         ignored = [cell for part in result.splits.values() for cell in (f"{100 * part.ignored_share:.2f} %", "")]
         table.add_row(Text("ignored", style="dim"), *ignored, "")
         console.print(table)
+        if result.weights:
+            weight = "weight: what --train.class_weights median_frequency would count a class by, above 1 for rare ones"
+            console.print(Text(weight, style="dim"))
         console.print()
     for finding in result.findings:
         console.print(Text.assemble((finding.severity, f"bold {colours[finding.severity]}"), " ", finding.message))

@@ -1,7 +1,8 @@
 """The folder of a run: one run at a time writes in it, and nothing of another run is overwritten."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,9 +17,9 @@ LOCK = ".lock"
 def claimed_folder(out: Path, resume: bool, active: bool) -> Iterator[None]:
     """Keep other runs out of `out` for the length of the block; what a killed run left half written is removed.
 
-    The lock is the system's own and falls with the process that holds it, however that ends. `active` is false on all
-    processes of a run but the first. Raises TrainingError where another run writes there, or has written there and
-    `resume` is false.
+    Where the block is refused before anything was learned, what it has made is gone again. The lock is the system's own
+    and falls with the process that holds it, however that ends. `active` is false on all processes of a run but the
+    first. Raises TrainingError where another run writes there, or has written there and `resume` is false.
     """
     if not active:
         yield
@@ -27,6 +28,8 @@ def claimed_folder(out: Path, resume: bool, active: bool) -> Iterator[None]:
         raise TrainingError(f"{out}: holds a run already; go on with it by --resume, or name another folder by --out")
     lock = FileLock(out / LOCK)
     try:
+        made = [folder for folder in (out, *out.parents) if not folder.exists()]
+        before = set(out.glob("*"))
         out.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
@@ -40,5 +43,27 @@ def claimed_folder(out: Path, resume: bool, active: bool) -> Iterator[None]:
     try:
         clear_leftovers(out)
         yield
+    except AsymsegError:
+        if not _has_learned(out):
+            _remove(set(out.glob("*")) - before, made)
+        raise
     finally:
         lock.release()
+
+
+def _has_learned(out: Path) -> bool:
+    """Whether there is anything in a run's folder to go on from or to look at."""
+    log = out / "log.jsonl"
+    return surviving_folder(out / "last") is not None or (log.is_file() and log.stat().st_size > 0)
+
+
+def _remove(entries: set[Path], folders: Sequence[Path]) -> None:
+    """Remove files and folders, and then folders that are empty."""
+    for entry in entries:
+        if entry.is_dir():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
+    for folder in folders:
+        with suppress(OSError):  # something else lies there by now
+            folder.rmdir()
