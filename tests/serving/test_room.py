@@ -9,11 +9,25 @@ from asymseg.serving.room import Limits, Room
 
 def test_requests_beyond_the_queue_are_told_to_come_back():
     room = Room(Limits(queue=2))
-    with room.place(), room.place():
+    with room.place() as first, room.place() as second, room.place() as late:
+        first.enter()
+        second.enter()
         with pytest.raises(Refusal) as refusal, room.place():
             pass
         assert (refusal.value.status, refusal.value.code, refusal.value.headers) == (503, "busy", {"retry-after": "1"})
-    with room.place():
+        with pytest.raises(Refusal, match="2 requests are in work"):
+            late.enter()
+    with room.place() as next_one:
+        assert room.requests == 0
+        next_one.enter()
+        assert room.requests == 1
+
+
+def test_who_was_let_in_before_it_stops_is_finished():
+    room = Room(Limits())
+    with room.place() as place:
+        room.stopping = True
+        place.enter()
         assert room.requests == 1
 
 

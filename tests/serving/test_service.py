@@ -9,12 +9,14 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from asymseg.serving.app import make_app
 from asymseg.serving.examples import Examples
 from asymseg.serving.room import Limits
 from asymseg.serving.service import Service
+from asymseg.serving.uploads import image_bytes
 
 
 @pytest.fixture
@@ -171,6 +173,89 @@ def test_a_full_queue_says_when_to_come_back(starting, photo):
         gate.open()
         asking.join()
         assert answers[0].status_code == 200
+
+
+def test_who_sends_slowly_keeps_nobody_out(service, app, photo):
+    service.limits = service.room.limits = Limits(queue=1)
+    others = []
+
+    async def rest():
+        others.append(await asyncio.to_thread(ask, app, photo))  # a whole request, while this one's body is half there
+        return photo[100:]
+
+    status, _ = ask(app, b"", chunks=[photo[:100], rest])
+    assert [status, others[0][0]] == [200, 200]
+    assert is_empty(service)
+
+
+def test_a_body_that_is_whole_when_the_queue_is_full_is_told_so(service, app, photo):
+    async def rest():
+        service.room.requests += service.limits.queue
+        return photo[100:]
+
+    status, content = ask(app, b"", chunks=[photo[:100], rest])
+    assert (status, json.loads(content)["error"]["code"]) == (503, "busy")
+    service.room.requests -= service.limits.queue
+    assert is_empty(service)
+
+
+def test_the_body_of_a_form_is_taken_apart_while_others_are_answered(starting, photo, monkeypatch):
+    others, waited = threading.Event(), []
+
+    def taking_long(headers, body):
+        waited.append(others.wait(30))
+        return image_bytes(headers, body)
+
+    monkeypatch.setattr("asymseg.serving.service.image_bytes", taking_long)
+    with starting() as client:
+        answers = []
+        send = threading.Thread(target=lambda: answers.append(client.post("/v1/predict", files={"image": photo})))
+        send.start()
+        while client.service.decoding == 0:
+            time.sleep(0.001)
+        assert client.get("/livez").status_code == 200
+        others.set()
+        send.join()
+        assert (waited, answers[0].status_code) == ([True], 200)
+
+
+SHORTAGES = [
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+]
+
+
+@pytest.mark.parametrize("shortage", SHORTAGES, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("where", ["network", "answer"])
+def test_an_image_that_memory_does_not_suffice_for_is_refused(starting, photo, monkeypatch, caplog, where, shortage):
+    def hungry(*arguments, **more):
+        raise shortage
+
+    with starting() as client:
+        predictor = client.service.models.pick(None).model.predictor
+        if where == "network":
+            monkeypatch.setattr(predictor, "several", hungry)
+        else:
+            monkeypatch.setattr("asymseg.serving.service.as_json", hungry)
+        answer = client.post("/v1/predict?keep=true", content=photo)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+        assert "send a smaller image" in answer.json()["error"]["message"]
+        assert "memory ran out" in caplog.text
+        assert len(client.service.kept) == 0
+        monkeypatch.undo()
+        assert client.post("/v1/predict", content=photo).status_code == 200
+
+
+def test_attention_that_memory_does_not_suffice_for_is_refused(starting, photo, monkeypatch):
+    def hungry(*arguments):
+        raise SHORTAGES[1]
+
+    monkeypatch.setattr("asymseg.prediction.predict.attend", hungry)
+    with starting() as client:
+        name = client.post("/v1/predict?keep=true", content=photo).json()["id"]
+        answer = client.get(f"/v1/predictions/{name}/pixel?row=0&column=0")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
 
 
 def test_requests_that_come_together_go_through_the_network_together(starting, picture):

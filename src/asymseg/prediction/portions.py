@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import torch
 
+from asymseg.prediction.shortage import ran_out
 from asymseg.prediction.upsampling import NUMBERS_AT_ONCE
 
 Done = TypeVar("Done")
@@ -14,9 +15,6 @@ Done = TypeVar("Done")
 WINDOW_PIXELS = {"cuda": 2**22}
 """Pixels of windows that the network sees together, where more than one pays."""
 FEW_PIXELS = 2**18
-
-SHORTAGE = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""What CUDA, Apple's GPUs, the CPU and cuBLAS say."""
 
 
 @dataclass
@@ -58,9 +56,3 @@ def attempt(work: Callable[[], Done]) -> Done | None:
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
-
-
-def ran_out(error: Exception) -> bool:
-    """Whether an error says that there was not enough memory."""
-    told = str(error)
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(words in told for words in SHORTAGE)

@@ -29,7 +29,7 @@ _WHY = {
     403: "Asked by another site's page, or of another server.",
     404: "Not there.",
     408: "The body did not arrive in time.",
-    413: "Too many bytes, pixels or numbers.",
+    413: "Too many bytes, pixels or numbers, or no memory for them.",
     422: "A parameter that is unknown or out of range.",
     500: "A mistake of ours; it stands in the server's log.",
     503: "Too much to do, or about to stop; try again after Retry-After seconds.",
@@ -109,7 +109,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         "/v1/predictions/{name}/pixel",
         summary="Ask about a pixel",
         response_model=PixelAnswer,
-        responses=_refused(401, 403, 404, 422, 500, 503, 504),
+        responses=_refused(401, 403, 404, 413, 422, 500, 503, 504),
     )(service.pixel)
 
 

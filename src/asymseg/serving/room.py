@@ -21,7 +21,7 @@ class Limits:
     max_pixels: int = 20_000_000
     """Of an image, told from its head before it is decoded."""
     queue: int = 64
-    """Requests for predictions that are in work or wait, from the first byte of the body to the last of the answer."""
+    """Requests for predictions that are in work or wait, from the last byte of the body to the last of the answer."""
     batch: int = 8
     """Images of one size that go through the network together, at most."""
     timeout: float = 60.0
@@ -43,26 +43,38 @@ class Room:
 
     @contextmanager
     def place(self) -> Iterator["Place"]:
-        """A place for one request, for as long as the block lasts. Raises Refusal where none is free."""
+        """What one request holds, for as long as the block lasts. Raises Refusal where there is no use in its body.
+
+        Who sends slowly keeps nobody out: a body counts by the bytes that are there, and as a request once it is whole.
+        """
         if self.stopping:
             raise Refusal(503, "stopping", "the server is about to stop; try again soon", retry_after=_RETRY_AFTER)
-        if self.requests >= self.limits.queue:
-            raise _busy(f"{self.requests} requests are in work")
+        self.check_queue()
         place = Place(self)
-        self.requests += 1
         try:
             yield place
         finally:
-            self.requests -= 1
+            self.requests -= place.entered
             self.bytes -= place.bytes
             self.pixels -= place.pixels
+
+    def check_queue(self) -> None:
+        """Raises Refusal where no place is free."""
+        if self.requests >= self.limits.queue:
+            raise _busy(f"{self.requests} requests are in work")
 
 
 class Place:
     """What one request holds."""
 
     def __init__(self, room: Room) -> None:
-        self.room, self.bytes, self.pixels = room, 0, 0
+        self.room, self.bytes, self.pixels, self.entered = room, 0, 0, False
+
+    def enter(self) -> None:
+        """Take a place in the queue. Raises Refusal where none is free."""
+        self.room.check_queue()
+        self.entered = True
+        self.room.requests += 1
 
     def take_bytes(self, count: int) -> None:
         """Raises Refusal where the requests together hold too many already."""

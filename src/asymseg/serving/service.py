@@ -1,6 +1,7 @@
 """What the server does for one request: from the body to the answer, on the right threads and in time."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ from starlette.requests import ClientDisconnect
 
 from asymseg.data.pixels import Pixels
 from asymseg.errors import ConfigError, DataError
+from asymseg.prediction.shortage import ran_out
 from asymseg.serving.answering import KINDS, as_arrays, as_json, as_picture, check_wanted, of_pixel
 from asymseg.serving.kept import Kept
 from asymseg.serving.metrics import Metrics
@@ -58,11 +60,13 @@ class Service:
                 body = await self._body(request, place)
             except ClientDisconnect:
                 return self._gone()
+            place.enter()
             return await self._unless_left(request, self._answer(worker, request, body, wanted, place))
 
     async def pixel(self, request: Request, name: str, place: Annotated[PixelPlace, Query()]) -> Response:
         """What a model says about one pixel of a kept prediction, and what of the image the pixel drew on."""
-        with self.room.place():
+        with self.room.place() as room:
+            room.enter()
             entry = self.kept.get(name)
             work = asyncio.wrap_future(entry.worker.do(partial(of_pixel, entry.result, place.row, place.column)))
             response = await self._unless_left(request, self._pixel(work))
@@ -87,6 +91,8 @@ class Service:
         try:
             async with asyncio.timeout(self.limits.timeout):
                 return await read_body(request, self.limits.max_bytes, place)
+        except MemoryError:
+            raise Refusal(413, "too_large", "there is no memory for the body; send a smaller image") from None
         except TimeoutError:
             raise Refusal(
                 408, "slow", f"the body did not arrive within {self.limits.timeout:g} seconds; send a smaller image"
@@ -118,7 +124,7 @@ class Service:
         info = worker.model.predictor.info
         self.decoding += 1
         try:
-            data = await image_bytes(request.headers, body)
+            data = await self._in(self._decoders, image_bytes, request.headers, body)
             pixels = await self._in(self._decoders, count_pixels, data, self.limits.max_pixels)
             place.take_pixels(pixels)
             check_wanted(wanted, info.classes, pixels)
@@ -161,6 +167,11 @@ async def _in_time(seconds: float) -> AsyncIterator[None]:
         raise Refusal(400, "bad_image", str(error)) from None
     except ConfigError as error:  # an image that does not fit into memory, a file that gives class maps alone
         raise Refusal(422, "cannot", str(error)) from None
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        logging.getLogger("asymseg").warning("memory ran out: %s", " ".join(str(error).split())[:200])
+        raise Refusal(413, "too_large", "there is no memory for that; send a smaller image, or ask for less") from None
     except TimeoutError:
         raise Refusal(504, "timeout", f"no answer within {seconds:g} seconds; try a smaller image, or later") from None
 

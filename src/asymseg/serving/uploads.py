@@ -1,5 +1,6 @@
 """From a request's body to the pixels of an image, in memory alone: nothing of it is ever written to the disk."""
 
+import asyncio
 import base64
 import binascii
 import json
@@ -60,11 +61,11 @@ async def read_body(request: Request, most: int, place: Place) -> bytes:
     return bytes(body)
 
 
-async def image_bytes(headers: Headers, body: bytes) -> bytes:
+def image_bytes(headers: Headers, body: bytes) -> bytes:
     """The file that a body carries: as a form's field `image`, as base64 in JSON, or as it is. Raises Refusal."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _from_form(headers, body)
+        return asyncio.run(_from_form(headers, body))  # the parser is for event loops; this is a thread with none
     if kind == "application/json":
         return _from_json(body)
     return body

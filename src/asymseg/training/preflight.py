@@ -20,7 +20,7 @@ from asymseg.data.measure import measure_stages
 from asymseg.data.reading import pair_size
 from asymseg.errors import ConfigError, TrainingError
 from asymseg.model.memory import reused_memory
-from asymseg.prediction.portions import ran_out
+from asymseg.prediction.shortage import ran_out
 from asymseg.training import plan
 from asymseg.training.step import Work, optimizer_step, prepare, remaining_batches
 from asymseg.training.watch import Watch

@@ -20,11 +20,11 @@ from asymseg.prediction.device import Device
 from asymseg.prediction.onnx.maps import best_classes, rescaled, resized, softmax
 from asymseg.prediction.onnx.session import open_session
 from asymseg.prediction.result import AnyPredictor, Result
+from asymseg.prediction.shortage import ran_out
 from asymseg.prediction.windows import make_axis
 
 ImageSource = str | Path | Image.Image | np.ndarray
 
-_SHORTAGE = ("bad allocation", "bad_alloc", "allocate memory", "out of memory")
 _LEAST = np.finfo(np.float32).tiny
 _PIXELS_TOGETHER = {"cpu": 2**18, "cuda": 2**22}
 """Of images that go through a file together; one always does."""
@@ -204,7 +204,7 @@ class OnnxPredictor(AnyPredictor):
         try:
             said: np.ndarray = self.session.run(None, {INPUT: np.ascontiguousarray(x)})[0]
         except Exception as error:  # onnxruntime's own kind for all that goes wrong, memory among it
-            if not any(words in str(error) for words in _SHORTAGE):
+            if not ran_out(error):
                 raise
             raise MemoryError(str(error)) from None
         return said
