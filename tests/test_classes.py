@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from asymseg.classes import IGNORE, Classes, default_palette
+from asymseg.classes import IGNORE, KEYS, Classes, default_palette, unread_keys
 from asymseg.errors import DataError
 
 
@@ -143,6 +143,20 @@ def test_whatever_stands_in_the_file_it_is_read_or_refused_in_one_line(tmp_path,
     for message in messages:
         assert message.startswith(f"{tmp_path / 'classes.json'}: ")
         assert len(message.encode().splitlines()) == 1  # encode() refuses what a terminal could not show
+
+
+def test_keys_that_are_not_known(tmp_path):
+    """What is nearly a key is a slip; what is none may be for somebody else, and is named."""
+    path = tmp_path / "classes.json"
+    for key, meant in (("ignore_colour", "ignore_color"), ("palete", "palette"), ("Classes", "classes")):
+        with pytest.raises(DataError, match=f"{path}: no key {key!r} is known; did you mean {meant!r}?"):
+            read(tmp_path, {"classes": ["sky"], key: 7})
+    assert read(tmp_path, {"classes": ["sky"], "splits": {}, "image\nsize": 1, "ignore_index": 7}).ignore == 7
+    assert unread_keys(path) == (f"{path}: not read: 'splits', 'image\\nsize'; what is read is {', '.join(KEYS)}",)
+    read(tmp_path, {"classes": ["sky"], **dict.fromkeys("abcdefg")})
+    assert "'d', 'e' and 2 more; " in unread_keys(path)[0]
+    read(tmp_path, {"classes": ["sky"], "values": {}})
+    assert unread_keys(path) == ()
 
 
 def test_categories_are_read_and_written(tmp_path):

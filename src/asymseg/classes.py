@@ -1,5 +1,6 @@
 """What the ids in a mask mean: class names, colours, and how raw ids on disk become classes."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,13 @@ IGNORE = 255
 
 MAX_CLASSES = 255
 """Masks are bytes inside the program, and one value is taken by `IGNORE`."""
+
+KEYS = ("classes", "palette", "ignore", "ignore_index", "ignore_color", "values", "categories")
+"""What `classes.json` may say; `ignore_index` is another word for `ignore`."""
+
+_MISSPELT = 0.8
+"""How near an unknown key is to one of these where it is hardly meant as another."""
+_SHOWN = 5
 
 Colour = tuple[int, int, int]
 
@@ -137,12 +145,30 @@ class Classes:
 
     @classmethod
     def from_file(cls, path: Path) -> "Classes":
-        """Read `classes.json`."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
-        except (OSError, ValueError, RecursionError) as error:
-            raise DataError(f"{path}: not readable as JSON ({error}); docs/data.md shows the form") from None
-        return cls.from_dict(content, str(path))
+        """Read `classes.json`. A key that is nearly one of `KEYS` is refused; `unread_keys` are not looked at."""
+        content = _read_json(path)
+        classes = cls.from_dict(content, str(path))
+        for key in content:
+            close = difflib.get_close_matches(key, KEYS, n=1, cutoff=_MISSPELT)
+            if close and key not in KEYS:
+                raise DataError(f"{path}: no key {key!r} is known; did you mean {close[0]!r}?")
+        return classes
+
+
+def unread_keys(path: Path) -> tuple[str, ...]:
+    """A line about the keys of a `classes.json` that mean nothing here, where there are such. Raises DataError."""
+    unknown = [repr(key) for key in _read_json(path) if key not in KEYS]
+    if not unknown:
+        return ()
+    more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+    return (f"{path}: not read: {', '.join(unknown[:_SHOWN])}{more}; what is read is {', '.join(KEYS)}",)
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not readable as JSON ({error}); docs/data.md shows the form") from None
 
 
 def _plain(name: str) -> str:

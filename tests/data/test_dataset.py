@@ -215,6 +215,8 @@ def test_given_classes_count_where_none_are_declared(tmp_path):
     declared = open_dataset(tmp_path, classes=model)
     assert declared.classes.names == ("one",)
     assert not any("classes.json" in note for note in declared.notes)
+    (tmp_path / "classes.json").write_text(json.dumps({"classes": ["one"], "values": {"7": "one"}, "splits": {}}))
+    assert "classes.json: not read: 'splits'" in open_dataset(tmp_path).notes[-1]
 
 
 def test_masks_from_which_no_classes_follow(tmp_path):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from asymseg.classes import IGNORE, Classes
+from asymseg.classes import IGNORE, Classes, unread_keys
 from asymseg.data.catalog.opening import open_known
 from asymseg.data.inferring import classes_from_ids as classes_from_ids
 from asymseg.data.inferring import infer_classes
@@ -59,7 +59,7 @@ def open_dataset(
     places = ([root] if root is not None else []) + [masks.parent, masks]
     declared = next((place / "classes.json" for place in places if (place / "classes.json").is_file()), None)
     if declared is not None:
-        return DataSet(Classes.from_file(declared), splits, tuple(notes))
+        return DataSet(Classes.from_file(declared), splits, (*notes, *unread_keys(declared)))
     if classes is not None:
         return DataSet(
             classes, splits, (*notes, "no classes.json: the masks are read with the classes that were given")

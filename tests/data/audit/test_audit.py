@@ -143,6 +143,14 @@ def test_a_class_that_is_nowhere(small: Path) -> None:
     assert "no pixel of ghost in any mask" in finding.message
 
 
+def test_keys_that_nobody_reads(small: Path) -> None:
+    change_classes(small, splits={"train": 300})
+    (finding,) = audit(small).findings
+    assert (finding.severity, finding.kind) == ("note", "unread-key")
+    assert finding.message == f"{small / 'classes.json'}: not read: 'splits'"
+    assert "; what is read is classes, palette, " in finding.cure
+
+
 @pytest.mark.parametrize(("split", "effect"), [("train", "cannot be learnt"), ("val", "get no score")])
 def test_a_class_that_a_split_lacks(small: Path, split: str, effect: str) -> None:
     rewrite(small, lambda ids: np.where(ids == 2, 0, ids).astype(np.uint8), split)

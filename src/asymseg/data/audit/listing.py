@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from asymseg.classes import Classes
+from asymseg.classes import Classes, unread_keys
 from asymseg.data.audit.findings import Finding, counted
 from asymseg.data.dataset import SPLITS, DataSet, hold_out
 from asymseg.data.decoding import IMAGE_SUFFIXES
@@ -68,7 +68,11 @@ def _declared_classes(places: list[Path], findings: list[Finding]) -> Classes | 
     if path is None:
         return None
     try:
-        return Classes.from_file(path)
+        classes = Classes.from_file(path)
+        for note in unread_keys(path):
+            message, _, cure = note.partition("; ")
+            findings.append(Finding("note", "unread-key", message, f"nothing to do, if that is for others; {cure}"))
+        return classes
     except DataError as error:
         message, _, cure = str(error).partition("; ")
         findings.append(Finding("error", "class-list", message, cure or "docs/data.md shows the form", (path,)))
