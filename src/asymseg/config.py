@@ -187,6 +187,8 @@ class TrainConfig(_Section):
     """Keep the backbone's BatchNorm statistics and scale as they are."""
     checkpoint_backbone: bool = False
     """Keep only the maps between the backbone's blocks and compute the others twice: less memory, more time."""
+    shard: bool = False
+    """Each process keeps its share of the weights, gradients and momenta, not all; without effect on one."""
     channels_last: bool = True
     """Keep the channels of a pixel together in memory, as fast convolutions on CPUs and GPUs want them."""
     validate_every: int = Field(2_000, ge=1)

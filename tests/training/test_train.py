@@ -507,5 +507,5 @@ def test_resume_without_a_run_says_that_a_new_one_begins(data, tmp_path, monkeyp
 @pytest.mark.parametrize("way", ["FSDP", "DEEPSPEED"])
 def test_launchers_that_would_take_the_network_apart_are_refused(data, tmp_path, monkeypatch, way):
     monkeypatch.setenv(f"ACCELERATE_USE_{way}", "true")
-    with pytest.raises(ConfigError, match=rf"^accelerate is set up for {way}, .*--multi_gpu or torchrun"):
+    with pytest.raises(ConfigError, match=rf"^accelerate is set up for {way}, .*--multi_gpu .*--train.shard true$"):
         train(data, tiny(), out=tmp_path / "run", console=quiet())

@@ -39,8 +39,8 @@ def _pieces(features: FeatureListNet) -> Iterator[tuple[nn.Module, bool]]:
     layers = nn.Sequential()
     for name, stage in features.items():
         asked_for = name in features.return_layers
-        blocks = list(stage) if type(stage) is nn.Sequential and all(map(_is_block, stage)) else [stage]
-        if not _is_block(stage):
+        blocks = list(stage) if type(stage) is nn.Sequential and all(map(is_block, stage)) else [stage]
+        if not is_block(stage):
             layers.append(stage)
             blocks = [layers] if asked_for else []
         elif len(layers) > 0:
@@ -50,7 +50,7 @@ def _pieces(features: FeatureListNet) -> Iterator[tuple[nn.Module, bool]]:
         yield from ((block, asked_for and block is blocks[-1]) for block in blocks)
 
 
-def _is_block(module: nn.Module) -> bool:
+def is_block(module: nn.Module) -> bool:
     """Whether a module has parts with weights, other than a norm with an activation in it."""
     return any(parameter.dim() > 1 for child in module.children() for parameter in child.parameters())
 

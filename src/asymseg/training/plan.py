@@ -41,13 +41,15 @@ def changed_settings(out: Path, config: Config) -> list[str]:
 
 def make_accelerator(settings: TrainConfig) -> Accelerator:
     """Devices, processes, precision and accumulation."""
+    if settings.shard and settings.precision == "fp16":
+        raise ConfigError("train.shard = true goes with train.precision = fp32 or bf16, not with fp16; use bf16")
     if settings.precision == "fp16" and not torch.cuda.is_available():
         raise ConfigError("train.precision = fp16 needs a CUDA device; use bf16 or fp32 here")
     for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if os.environ.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise ConfigError(
-                f"accelerate is set up for {name}, but each process of asymseg keeps the whole network; launch it with "
-                "--multi_gpu or torchrun, and save memory by --train.checkpoint_backbone=true or --train.accumulation"
+                f"accelerate is set up for {name}, but asymseg shares a network out by itself; launch it with "
+                "--multi_gpu or torchrun, and add --train.shard true"
             )
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[settings.precision]
     AcceleratorState._reset_state()  # it is one per process and would refuse a second run of another precision

@@ -22,6 +22,7 @@ from asymseg.model.checkpoint import write_model
 from asymseg.model.download import file_sha256
 from asymseg.model.foreign.pickles import FAULTS
 from asymseg.model.info import ModelInfo
+from asymseg.training.sharding import kept_like, load_network, whole_network, whole_state
 
 STATE = "training.pt"
 SUMS = "SHA256SUMS"
@@ -53,10 +54,12 @@ class Run:
     """Moving average of the network, where there is one."""
     accelerator: Accelerator
     progress: Progress
+    outline: ANNNet | None = None
+    """The network without its numbers, where the processes share these out."""
 
     @property
     def evaluated(self) -> ANNNet:
-        """The network that is measured and saved: the moving average where there is one."""
+        """The network that is measured and saved, perhaps in shares: the moving average where there is one."""
         module: nn.Module = self.network if self.average is None else self.average.module
         assert isinstance(module, ANNNet)
         return module
@@ -65,8 +68,11 @@ class Run:
 def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
     """Write `folder` as a model that can be used and a state that can be resumed, whole or not at all.
 
-    The one before stays as `NAME.previous`. Each file's hash stands in `SHA256SUMS`, as `sha256sum -c` reads it.
+    The one before stays as `NAME.previous`. Each file's hash stands in `SHA256SUMS`, as `sha256sum -c` reads it. All
+    processes call it, for they may have shares to give; the first one writes.
     """
+    first = bool(run.accelerator.is_main_process)
+    evaluated = whole_network(run.evaluated, run.outline)
     state: dict[str, Any] = {
         "progress": vars(run.progress),
         "network": run.network.state_dict(),
@@ -74,8 +80,11 @@ def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
         "average": run.average.module.state_dict() if run.average is not None else None,
         "scaler": run.accelerator.scaler.state_dict() if run.accelerator.scaler is not None else None,
     }
+    state = whole_state(state, kept=first)
+    if not first:
+        return
     with atomic_folder(folder, lasting=True) as temporary:
-        write_model(temporary, run.evaluated, info)
+        write_model(temporary, evaluated, info)
         with (temporary / STATE).open("wb") as file:  # a file of Python's, for it says what a full disk says
             torch.save(state, file)
         sums = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(temporary.iterdir())]
@@ -146,10 +155,10 @@ def _read_state(folder: Path) -> dict[str, Any]:
 def _restore(run: Run, state: dict[str, Any], path: Path) -> None:
     """Put `run` where `state`, read from `path`, says."""
     try:
-        run.network.load_state_dict(state["network"])
+        load_network(run.network, state["network"])
         _load_optimizer(run.optimizer, state["optimizer"])
         if run.average is not None:
-            run.average.module.load_state_dict(state["average"])
+            load_network(run.average.module, state["average"])
         if run.accelerator.scaler is not None and state["scaler"] is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.progress = Progress(**state["progress"])
@@ -166,6 +175,14 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     if [set(group) - {"params"} for group in state["param_groups"]] != [set(group) for group in settings]:
         raise ValueError("another optimizer, or other parts of the network frozen")
-    optimizer.load_state_dict(state)
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    moved = {
+        number: {
+            name: kept_like(value, parameters[number]) if name != "step" and isinstance(value, torch.Tensor) else value
+            for name, value in values.items()
+        }
+        for number, values in state["state"].items()
+    }
+    optimizer.load_state_dict({"state": moved, "param_groups": state["param_groups"]})
     for group, kept in zip(optimizer.param_groups, settings, strict=True):
         group.update(kept)

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from timm.utils import ModelEmaV3
 
 from asymseg.config import Config
 from asymseg.data.dataset import DataSet
@@ -20,7 +19,8 @@ from asymseg.errors import TrainingError
 from asymseg.model.info import ModelInfo
 from asymseg.training import plan
 from asymseg.training.loss import TINY, Loss, make_loss
-from asymseg.training.optimizer import freeze_batchnorm, make_optimizer
+from asymseg.training.optimizer import freeze_batchnorm
+from asymseg.training.sharding import own_part, place
 from asymseg.training.state import Progress, Run
 from asymseg.training.watch import Watch
 
@@ -55,9 +55,8 @@ def prepare(
     info = plan.model_info(config, dataset)
     weights = plan.class_weights(config, counts, dataset)
     losses = make_loss(settings, None if weights is None else weights.to(accelerator.device))
-    model, optimizer = accelerator.prepare(network, make_optimizer(network, settings))
-    average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
-    run = Run(network, model, optimizer, average, accelerator, Progress())
+    placed = place(network, settings, accelerator)
+    run = Run(network, placed.model, placed.optimizer, placed.average, accelerator, Progress(), placed.outline)
     readers = make_readers(dataset.splits["train"], available_workers(config.data))
     return Work(run, losses, info, dataset, config, out, readers, watch)
 
@@ -174,7 +173,8 @@ def _finite_or_stop(whole: float, own: torch.Tensor, step: int, batch: Batch) ->
 
 def finite_weights_or_stop(run: Run) -> None:
     """Nothing is saved over a good state that would only fail in the next step."""
-    if not all(bool(tensor.isfinite().all()) for tensor in run.network.state_dict().values()):
+    finite = all(bool(own_part(tensor).isfinite().all()) for tensor in run.network.state_dict().values())
+    if any(_over_processes(run.accelerator, [float(not finite)])):
         raise _diverged(f"step {run.progress.step} made weights that are not finite")
 
 

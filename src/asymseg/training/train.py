@@ -30,6 +30,7 @@ from asymseg.training.faults import faults_told
 from asymseg.training.folder import claimed_folder
 from asymseg.training.log import RunLog, read_log
 from asymseg.training.optimizer import learning_rate, set_learning_rate
+from asymseg.training.sharding import whole_network
 from asymseg.training.state import load_last, save_last
 from asymseg.training.step import Work, finite_weights_or_stop, optimizer_step, prepare, remaining_batches
 from asymseg.training.stopping import StoppedError, Stopping
@@ -128,6 +129,8 @@ def _learn(work: Work, console: Console) -> None:
     ):
         # DDP's word on 1x1 kernels, whose strides say the same in either form.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        # FSDP's word on logits that are a view; the loss writes nothing into them.
+        warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDPANNNet\) returned a view tensor")
         if progress.unvalidated:
             _end_step(work, log, stopping)
         batches = TimedBatches(remaining_batches(work), settings.batch_size)
@@ -160,23 +163,25 @@ def _end_step(work: Work, log: RunLog, stopping: Stopping) -> None:
     if progress.unvalidated:
         work.watch.at(f"step {progress.step}: validation")
         finite_weights_or_stop(run)
-        result = _validate(work, log, stopping)
+        if run.accelerator.num_processes > 1:
+            _same_everywhere(run.evaluated)
+        network = whole_network(run.evaluated, run.outline)
+        result = _validate(work, network, log, stopping)
         if result is not None:
-            _keep_if_best(work, result, log)
+            _keep_if_best(work, network, result, log)
             progress.unvalidated = False
     asked = stopping.agreed(run.accelerator)
     if asked or _due(progress.step, settings.save_every, settings):
         work.watch.at(f"step {progress.step}: saving")
         finite_weights_or_stop(run)
-        if work.first:
-            save_last(work.out / "last", run, work.info)
+        save_last(work.out / "last", run, work.info)
     if asked:
         run.accelerator.wait_for_everyone()  # launchers end all processes when the first one leaves
         name = signal.Signals(asked).name
         raise StoppedError(f"stopped by {name} after step {progress.step}, saved; go on with --resume", asked)
 
 
-def _keep_if_best(work: Work, result: Evaluation, log: RunLog) -> None:
+def _keep_if_best(work: Work, network: ANNNet, result: Evaluation, log: RunLog) -> None:
     """Log a validation, and save the model that it is about where none was better."""
     progress, best = work.run.progress, work.out / "best"
     better = result.scores.miou > progress.best_miou or not best.exists()
@@ -184,7 +189,7 @@ def _keep_if_best(work: Work, result: Evaluation, log: RunLog) -> None:
     if better:
         progress.best_miou, progress.best_step = result.scores.miou, progress.step
         if work.first:
-            save_model(best, work.run.evaluated, _with_metrics(work.info, result, progress.step))
+            save_model(best, network, _with_metrics(work.info, result, progress.step))
 
 
 def _measure_best(work: Work, console: Console) -> Evaluation:
@@ -239,7 +244,7 @@ class _CutShortError(Exception):
     """A validation that there is no time for any more."""
 
 
-def _validate(work: Work, log: RunLog, stopping: Stopping) -> Evaluation | None:
+def _validate(work: Work, network: ANNNet, log: RunLog, stopping: Stopping) -> Evaluation | None:
     """Scores on the validation images; every process measures its share and all know the sum.
 
     None where a wish to stop cut it short, which is done where there is one process alone: others would wait for this
@@ -253,10 +258,8 @@ def _validate(work: Work, log: RunLog, stopping: Stopping) -> Evaluation | None:
         if alone and stopping.number:
             raise _CutShortError
 
-    if not alone:
-        _same_everywhere(work.run.evaluated)
     try:
-        with _plain_forward(work.run.evaluated) as network:
+        with _plain_forward(network):
             predictor = Predictor(network, work.info, str(accelerator.device))
             part = measure(predictor, pairs, work.dataset, work.config.eval.workers, look)
     except _CutShortError:
@@ -275,11 +278,11 @@ def _same_everywhere(network: ANNNet) -> None:
 
 
 @contextmanager
-def _plain_forward(network: ANNNet) -> Iterator[ANNNet]:
+def _plain_forward(network: ANNNet) -> Iterator[None]:
     """The network without the mixed precision that accelerate wraps its forward in: as it will be saved and used."""
     wrapped = vars(network).pop("forward", None)
     try:
-        yield network
+        yield
     finally:
         if wrapped is not None:
             vars(network)["forward"] = wrapped

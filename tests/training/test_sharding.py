@@ -1,0 +1,258 @@
+"""Two processes that share a network out: the run of two that keep it whole, in about half the memory."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.multiprocessing
+from accelerate import Accelerator
+from accelerate.state import PartialState
+from tiny_processes import shown, train_together
+from tiny_runs import TINY, at_step, equal, state, timeless
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
+
+import asymseg.training.train as training
+from asymseg.config import Config, make_config
+from asymseg.data.sample import write_sample
+from asymseg.errors import ConfigError
+from asymseg.evaluation.evaluate import evaluate
+from asymseg.model.annnet import ANNNet
+from asymseg.training import plan
+from asymseg.training.log import read_log
+from asymseg.training.optimizer import freeze_batchnorm
+from asymseg.training.sharding import own_part, place, whole_network, whole_state
+from asymseg.training.state import Run
+
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="forks, so that torch is not loaded once more"),
+    pytest.mark.filterwarnings("ignore:This process:DeprecationWarning"),
+]
+
+
+def settings(**train_settings) -> Config:
+    """Small steps, for large ones make more and more of what is rounded otherwise. Dropout would know processes."""
+    train = {
+        "steps": 10, "batch_size": 4, "accumulation": 2, "clip_norm": 2.5, "ema": 0.9, "learning_rate": 1e-3,
+        "log_every": 1, "validate_every": 5, "save_every": 4, "shard": True,
+    }  # fmt: skip
+    return make_config(TINY, {"model": {"dropout": 0.0}, "train": {**train, **train_settings}})
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes") / "data"
+    write_sample(folder, train=9, val=3, test=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """A run of two processes that keep the network whole."""
+    return finished(data, settings(shard=False), tmp_path_factory.mktemp("runs") / "whole")
+
+
+@pytest.fixture(scope="module")
+def shared(data, tmp_path_factory) -> Path:
+    """The same, shared out."""
+    return finished(data, settings(), tmp_path_factory.mktemp("runs") / "shared")
+
+
+def finished(data: Path, config: Config, out: Path) -> Path:
+    assert train_together(2, data, config, out, {rank: partial(noting, out, rank) for rank in range(2)}) == [0, 0]
+    return out
+
+
+def noting(out: Path, rank: int, patch: pytest.MonkeyPatch) -> None:
+    """Note the bytes of weights, momenta and moving average when they are saved, and the norms of gradients.
+
+    The second process builds another network than the first one, whose is to be taken.
+    """
+
+    def saved(folder: Path, run: Run, *arguments) -> None:
+        momenta = [value for values in run.optimizer.state.values() for value in values.values()]
+        kept = (run.network.parameters(), momenta, run.average.module.parameters())
+        sizes = [sum(own_part(tensor).untyped_storage().nbytes() for tensor in tensors) for tensors in kept]
+        Path(f"{out}.{rank}.json").write_text(json.dumps({"bytes": sizes, "norms": norms}))
+        save(folder, run, *arguments)
+
+    def clipped(self: Accelerator, parameters, most: float) -> None:
+        norm = clip(self, parameters, most)
+        norms.append(float(norm.full_tensor() if isinstance(norm, DTensor) else norm))
+
+    def made(*arguments) -> torch.nn.Module:
+        network = make(*arguments)
+        with torch.no_grad():
+            for tensor in network.state_dict().values():
+                tensor.add_(rank)
+        return network
+
+    norms: list[float] = []
+    save, clip, make = training.save_last, Accelerator.clip_grad_norm_, plan.make_network
+    patch.setattr(training, "save_last", saved)
+    patch.setattr(Accelerator, "clip_grad_norm_", clipped)
+    patch.setattr(plan, "make_network", made)
+
+
+def noted(out: Path, rank: int, what: str) -> list[float]:
+    return json.loads(Path(f"{out}.{rank}.json").read_text())[what]
+
+
+def losses(out: Path) -> list[float]:
+    return [entry["loss"] for entry in read_log(out) if entry["kind"] == "train"]
+
+
+def alike(one: Any, two: Any) -> bool:
+    """Whether states have the same form, and their tensors the same numbers but for rounding.
+
+    A bias before a BatchNorm has a gradient of rounding alone.
+    """
+    if isinstance(one, torch.Tensor):
+        most = 5e-3 * one.double().norm() + 1e-6
+        return one.shape == two.shape and one.dtype == two.dtype and bool((one.double() - two.double()).norm() <= most)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(alike(one[key], two[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(two) and all(map(alike, one, two))
+    return one == two or one == pytest.approx(two, rel=1e-5)
+
+
+def test_the_run_is_that_of_processes_that_keep_the_network_whole(whole, shared):
+    assert len(losses(shared)) == 10
+    np.testing.assert_allclose(losses(shared), losses(whole), rtol=1e-5)
+    norms = noted(whole, 0, "norms")
+    assert min(norms) < settings().train.clip_norm < max(norms)  # or neither clipping nor a factor could be seen
+    for rank in range(2):
+        np.testing.assert_allclose(noted(shared, rank, "norms"), norms, rtol=1e-4)
+    assert alike(state(whole), state(shared))
+
+
+def test_each_process_keeps_half(whole, shared):
+    for rank in range(2):
+        for part, all_of_it in zip(noted(shared, rank, "bytes"), noted(whole, rank, "bytes"), strict=True):
+            assert all_of_it / 2 <= part + 200  # bytes; rows that are odd in number leave the second one a little less
+            assert part < all_of_it * 0.51
+
+
+def test_what_is_saved_is_what_was_measured(data, shared):
+    (*_, validated) = [entry for entry in read_log(shared) if entry["kind"] == "validation"]
+    seen = evaluate(shared / "last", data, boundary=False, calibration=False, replicates=0, workers=0).scores
+    assert validated["miou"] == seen.miou
+    assert validated["pixel_accuracy"] == seen.pixel_accuracy > 0
+
+
+def test_a_run_that_was_stopped_goes_on_in_shares_and_without(data, shared, tmp_path):
+    def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+        at_step(step - 1, lambda: os.kill(os.getpid(), signal.SIGTERM), patch)
+
+    out, mixed = tmp_path / "run", tmp_path / "mixed"
+    assert train_together(2, data, settings(), out, {1: partial(stop_after, 6)}) == [143, 143]
+    assert state(out)["progress"]["step"] == 6
+    shutil.copytree(out, mixed)
+    assert train_together(2, data, settings(), out) == [0, 0]
+    assert equal(state(shared), state(out))
+    assert timeless(shared) == timeless(out)
+
+    assert train_together(1, data, settings(shard=False), mixed, {0: partial(stop_after, 8)}) == [143]
+    assert train_together(2, data, settings(), mixed) == [0, 0]
+    np.testing.assert_allclose(losses(mixed), losses(shared), rtol=1e-5)
+    assert alike(state(shared), state(mixed))
+
+
+def test_weights_that_are_not_finite_in_one_share_stop_all(data, tmp_path):
+    def spoil(patch: pytest.MonkeyPatch) -> None:
+        def spoiled(run: Run) -> None:
+            own_part(next(run.network.parameters())).detach()[-1] = torch.nan
+            check(run)
+
+        check = training.finite_weights_or_stop
+        patch.setattr(training, "finite_weights_or_stop", spoiled)
+
+    assert train_together(2, data, settings(steps=1), tmp_path / "run", {1: spoil}) == [2, 2]
+    for rank in range(2):
+        assert "step 1 made weights that are not finite" in shown(tmp_path / "run", rank)
+    assert not (tmp_path / "run" / "last").exists()
+
+
+def test_one_process_keeps_all(data, tmp_path):
+    config = settings(steps=2, save_every=2, validate_every=2)
+    assert train_together(1, data, config, tmp_path / "shared") == [0]
+    assert train_together(1, data, make_config(config.model_dump(), {"train": {"shard": False}}), tmp_path / "not") == [
+        0
+    ]
+    assert equal(state(tmp_path / "shared"), state(tmp_path / "not"))
+
+
+def test_a_loss_scale_is_refused():
+    with pytest.raises(ConfigError, match=r"^train.shard = true goes with .*not with fp16; use bf16$"):
+        plan.make_accelerator(settings(precision="fp16").train)
+
+
+STEPS: list[tuple[str, int, int, dict[str, Any]]] = [
+    ("resnet10t", 8, 4, {"checkpoint_backbone": True, "precision": "bf16", "freeze_batchnorm": True}),
+    ("resnet10t", 8, 4, {"backbone_factor": 0.0, "optimizer": "adamw", "ema": 0.9}),
+    ("resnet10t", 8, 4, {"sync_batchnorm": False, "accumulation": 2}),
+    ("test_efficientnet", 16, 8, {"checkpoint_backbone": True}),
+    ("regnetx_002", 32, 5, {"checkpoint_backbone": True, "momentum": 0.0}),
+    ("test_vit", 16, 7, {}),
+]
+"""Backbone, its stride and the parts in which its weights are gathered, and settings."""
+
+
+def test_steps_are_those_of_the_whole_network_whatever_the_settings():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.start_processes(compare_steps, (port,), nprocs=2, start_method="fork")
+
+
+def compare_steps(rank: int, port: int) -> None:
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {name: str(value) for name, value in names.items()}
+    PartialState._reset_state()
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .FSDPANNNet. returned a view")
+    for backbone, stride, parts, train_settings in STEPS:
+        model = {"backbone": backbone, "output_stride": stride, "dropout": 0.0, "stages": (-2, -1)}
+        # One order in memory for both, so that the same kernels compute them.
+        layer = {"model": model, "train": {**train_settings, "channels_last": False}}
+        whole, _ = two_steps(make_config(TINY, layer), rank)
+        layer["train"]["shard"] = True
+        shared, network = two_steps(make_config(TINY, layer), rank)
+        assert alike(whole, shared), (backbone, train_settings)
+        assert sum(isinstance(part, FSDPModule) for part in network.backbone.modules()) == parts, backbone
+
+
+def two_steps(config: Config, rank: int) -> tuple[dict[str, Any], ANNNet]:
+    """All that has moved, whole; and the network as it is kept."""
+    settings = config.train
+    accelerator = plan.make_accelerator(settings)
+    torch.manual_seed(0)
+    network = plan.make_network(config, 5)
+    placed = place(network, settings, accelerator)
+    generator = torch.Generator().manual_seed(rank)
+    found = []
+    for _ in range(2 * settings.accumulation):
+        placed.model.train()
+        if settings.freeze_batchnorm or settings.backbone_factor == 0:
+            freeze_batchnorm(network.backbone)
+        with accelerator.accumulate(placed.model):
+            outputs = placed.model(torch.randn(2, 3, 64, 64, generator=generator), with_aux=True)
+            accelerator.backward(sum(output.square().mean() for output in outputs))
+            placed.optimizer.step()
+            placed.optimizer.zero_grad()
+        if placed.average is not None:
+            placed.average.update(network)
+        found.append([output.detach() for output in outputs])
+    plain = whole_network(placed.average.module if placed.average is not None else network, placed.outline)
+    moved = {"network": network.state_dict(), "optimizer": placed.optimizer.state_dict()}
+    return {"found": found, "plain": plain.state_dict(), **whole_state(moved, kept=True)}, network
