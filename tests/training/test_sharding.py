@@ -202,8 +202,8 @@ STEPS: list[tuple[str, int, int, dict[str, Any]]] = [
     ("resnet10t", 8, 4, {"checkpoint_backbone": True, "precision": "bf16", "freeze_batchnorm": True}),
     ("resnet10t", 8, 4, {"backbone_factor": 0.0, "optimizer": "adamw", "ema": 0.9}),
     ("resnet10t", 8, 4, {"sync_batchnorm": False, "accumulation": 2}),
-    ("test_efficientnet", 16, 8, {"checkpoint_backbone": True}),
-    ("regnetx_002", 32, 5, {"checkpoint_backbone": True, "momentum": 0.0}),
+    ("test_efficientnet", 16, 6, {"checkpoint_backbone": True}),
+    ("regnetx_002", 32, 6, {"checkpoint_backbone": True, "momentum": 0.0}),
     ("test_vit", 16, 7, {}),
 ]
 """Backbone, its stride and the parts in which its weights are gathered, and settings."""
@@ -222,7 +222,8 @@ def compare_steps(rank: int, port: int) -> None:
     PartialState._reset_state()
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .FSDPANNNet. returned a view")
     for backbone, stride, parts, train_settings in STEPS:
-        model = {"backbone": backbone, "output_stride": stride, "dropout": 0.0, "stages": (-2, -1)}
+        stages = (1, 2) if backbone == "resnet10t" else (-2, -1)
+        model = {"backbone": backbone, "output_stride": stride, "dropout": 0.0, "stages": stages}
         # One order in memory for both, so that the same kernels compute them.
         layer = {"model": model, "train": {**train_settings, "channels_last": False}}
         whole, _ = two_steps(make_config(TINY, layer), rank)
