@@ -229,7 +229,8 @@ def compare_steps(rank: int, port: int) -> None:
         whole, _ = two_steps(make_config(TINY, layer), rank)
         layer["train"]["shard"] = True
         shared, network = two_steps(make_config(TINY, layer), rank)
-        assert alike(whole, shared), (backbone, train_settings)
+        # The second process has statistics of its own where BatchNorm is not synchronised; the first one's are saved.
+        assert rank or alike(whole, shared), (backbone, train_settings)
         assert sum(isinstance(part, FSDPModule) for part in network.backbone.modules()) == parts, backbone
 
 
