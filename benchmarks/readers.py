@@ -1,8 +1,10 @@
 """Everything that reads a file of the user's: whole files of every kind, and what a command does with such a file."""
 
+import contextlib
 import io
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +30,13 @@ from asymseg.model.checkpoint import save_model
 from asymseg.model.foreign.exporting import to_mmseg
 from asymseg.model.foreign.importing import read_foreign
 from asymseg.model.info import ModelInfo
+from asymseg.prediction.many.files import Wanted, rest_of
+from asymseg.prediction.many.manifest import Done, record
+from asymseg.prediction.many.planning import plan_files
+from asymseg.prediction.raster.pixels import CLASSES as PIXELS
+from asymseg.prediction.raster.predict import Context, predict_raster
 from asymseg.prediction.raster.reading import Raster
+from asymseg.serving.guard import read_keys
 from asymseg.training.state import Progress, Run, load_last, save_last
 
 SIZE = (24, 32)
@@ -402,6 +410,158 @@ def videos(folder: Path) -> Reader:
     return Reader(path, [path.read_bytes()], (changed, _changed_deep), lambda: list(predict_video(predictor, path)))
 
 
+def _rows_read(folder: Path) -> None:
+    from asymseg.data.catalog import huggingface
+
+    huggingface._tables.cache_clear()  # it opens a folder once in a process
+    _pairs_read(f"hf:{folder}")
+
+
+def _saved_rows(folder: Path) -> Path:
+    """A data set as the library datasets saves it, in parts, with names for its classes."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.config.HF_DATASETS_CACHE = folder.with_name("cache")
+    pictures = [Image.fromarray(np.full((8, 10, 3), 40 * number, dtype=np.uint8)) for number in range(2)]
+    masks = [Image.fromarray(np.full((8, 10), number, dtype=np.uint8)) for number in range(2)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Image()})
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": masks}, features=features)
+    datasets.DatasetDict({"train": rows, "validation": rows}).save_to_disk(str(folder))
+    (folder / "id2label.json").write_text('{"0": "sky", "1": "sea"}')
+    return folder
+
+
+def tables(folder: Path) -> Reader:
+    """The rows of a data set of the library datasets."""
+    rows = _saved_rows(folder / "rows")
+    path = rows / "train" / "data-00000-of-00001.arrow"
+    return Reader(path, [path.read_bytes()], (changed, _changed_deep), lambda: _rows_read(rows))
+
+
+def parquet_tables(folder: Path) -> Reader:
+    """The same as a file of a folder of Parquet."""
+    import datasets
+
+    rows = _saved_rows(folder / "rows")
+    path = folder / "parquet" / "train.parquet"
+    path.parent.mkdir()
+    datasets.load_from_disk(str(rows))["train"].to_parquet(str(path))
+    return Reader(path, [path.read_bytes()], (changed, _changed_deep), lambda: _rows_read(path.parent))
+
+
+def _described_rows(name: str) -> Callable[[Path], Reader]:
+    """One of the JSON files beside the rows."""
+
+    def reader(folder: Path) -> Reader:
+        rows = _saved_rows(folder / "rows")
+        path = rows / name
+        changes = (changed_json, changed_json, changed_text, changed)
+        return Reader(path, [path.read_bytes()], changes, lambda: _rows_read(rows))
+
+    return reader
+
+
+def sums(folder: Path) -> Reader:
+    """SHA256SUMS of a training state."""
+    network = _network()
+    run = Run(network, network, torch.optim.SGD(network.parameters(), lr=0.1), None, Accelerator(cpu=True), Progress())
+    save_last(folder / "last", run, INFO)
+    path = folder / "last" / "SHA256SUMS"
+    return Reader(path, [path.read_bytes()], (changed_text, changed), lambda: load_last(folder / "last", run))
+
+
+def _stopped_raster(name: str, context: Context) -> Callable[[Path], Reader]:
+    """One of the files of a raster's prediction that was stopped after its first row of tiles."""
+
+    def reader(folder: Path) -> Reader:
+        import rasterio
+
+        source, out, kept = folder / "raster.tif", folder / "classes.tif", folder / "kept"
+        place = rasterio.transform.from_origin(500_000, 5_000_000, 1, 1)
+        common = {"driver": "GTiff", "width": 32, "height": 48, "dtype": "uint8", "crs": "EPSG:32632"}
+        with rasterio.open(source, "w", count=3, transform=place, **common) as file:
+            file.write(np.random.default_rng(0).integers(0, 256, (3, 48, 32), dtype=np.uint8))
+        predictor = asymseg.load(_model(folder / "model"), device="cpu")
+        settings: dict[str, Any] = {"tile": 32, "overlap": 8, "context": context}
+
+        def stop(done: int, total: int) -> None:
+            state = folder / ".classes.tif.unfinished" / "state.json"
+            if state.is_file():
+                raise KeyboardInterrupt
+
+        with contextlib.suppress(KeyboardInterrupt):
+            predict_raster(predictor, source, out, progress=stop, **settings)
+        state = folder / ".classes.tif.unfinished"
+        state.rename(kept)
+
+        def read() -> None:
+            content = (folder / "changed").read_bytes()
+            shutil.rmtree(state, ignore_errors=True)
+            shutil.copytree(kept, state)
+            (state / name).write_bytes(content)
+            out.unlink(missing_ok=True)
+            predict_raster(predictor, source, out, **settings)
+            assert out.is_file()
+
+        changes = (changed_json, changed_text, changed) if name.endswith(".json") else (changed,)
+        return Reader(folder / "changed", [(kept / name).read_bytes()], changes, read)
+
+    return reader
+
+
+def _manifest(name: str, more: bytes) -> Callable[[Path], Reader]:
+    """One of the files by which `predict --resume` knows what is done."""
+
+    def reader(folder: Path) -> Reader:
+        for image in "abc":
+            _picture(folder / "images" / f"{image}.png")
+        plan, made_with = plan_files(folder / "images", folder / "out"), {"model": "12ab", "scales": [1.0, 1.5]}
+        rest_of(plan, Wanted(), made_with)
+        record(plan.out, [Done("a.png"), Done("b.png", "damaged: copy it again")])
+        found = next((folder / "out" / ".predictions").glob(name))
+
+        def read() -> None:
+            names, done = rest_of(plan, Wanted(), made_with)
+            assert len(names) + done == 3
+            assert {"a.png", "b.png", "c.png"}.issuperset(names)
+
+        wholes = [found.read_bytes(), *([more] if more else [])]
+        lines = (_changed_line, changed_text, changed) if more else (changed_json, changed_text, changed)
+        return Reader(found, wholes, lines, read)
+
+    return reader
+
+
+def _changed_line(choose: Random, files: list[bytes]) -> bytes:
+    """JSON line by line, one of the lines changed."""
+    lines = choose.choice(files).splitlines()
+    number = choose.randrange(len(lines))
+    lines[number] = changed_json(choose, [lines[number]])
+    return b"\n".join(lines) + b"\n"
+
+
+def image_lists(folder: Path) -> Reader:
+    """A list of the images to predict."""
+    path = folder / "list.txt"
+    for image in "ab":
+        _picture(folder / "images" / f"{image}.png")
+    wholes = [b"images/a.png\nimages/b.png\n", f"{folder}/images/a.png\n./images/../images/b.png\n".encode()]
+
+    def read() -> None:
+        plan = plan_files(path, folder / "out")
+        assert plan.names
+
+    return Reader(path, wholes, (changed_text, changed), read)
+
+
+def keys(folder: Path) -> Reader:
+    """The keys of a server."""
+    path = folder / "keys"
+    wholes = [b"0123456789abcdef0123\n# a comment\n\n  fedcba98765432100123  \n"]
+    return Reader(path, wholes, (changed_text, changed), lambda: read_keys(path))
+
+
 READERS: dict[str, tuple[Callable[[Path], Reader], int]] = {
     "images": (images, 140),
     "masks": (masks, 120),
@@ -421,5 +581,20 @@ READERS: dict[str, tuple[Callable[[Path], Reader], int]] = {
     "rasters": (rasters, 30),
     "metrics.json": (records, 40),
     "videos": (videos, 6),
+    "datasets rows": (tables, 20),
+    "datasets parquet": (parquet_tables, 6),
+    "datasets state.json": (_described_rows("train/state.json"), 12),
+    "datasets dataset_info.json": (_described_rows("train/dataset_info.json"), 12),
+    "datasets dataset_dict.json": (_described_rows("dataset_dict.json"), 12),
+    "id2label.json": (_described_rows("id2label.json"), 12),
+    "SHA256SUMS": (sums, 12),
+    "raster state": (_stopped_raster("state.json", "tile"), 8),
+    "raster sums": (_stopped_raster("sums-0-0.npy", "tile"), 8),
+    "raster tokens": (_stopped_raster("tokens.safetensors", "image"), 8),
+    "raster pixels": (_stopped_raster(PIXELS, "tile"), 4),
+    "run.json": (_manifest("run.json", b""), 40),
+    "done": (_manifest("done/*.jsonl", b'{"image": "a.png"}\n{"image": "c.png"}\n'), 40),
+    "image lists": (image_lists, 40),
+    "keys": (keys, 20),
 }
 """What makes each reader in a folder of its own, and its share of the inputs: less of what takes long."""

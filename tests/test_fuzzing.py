@@ -26,7 +26,8 @@ def benchmarks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     "name",
     [
         *("images", "masks", "classes.json", "settings.yaml", "coco", "labelme", "cvat", "split lists"),
-        *("pascal-context", "mat", "rasters", "metrics.json", "training.pt"),
+        *("pascal-context", "mat", "rasters", "metrics.json", "training.pt", "SHA256SUMS", "id2label.json"),
+        *("run.json", "done", "image lists", "keys"),
     ],
 )
 @pytest.mark.usefixtures("benchmarks", "no_shape_checks")

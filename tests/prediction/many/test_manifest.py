@@ -56,14 +56,23 @@ def test_other_settings_are_refused_by_their_names(out: Store):
     assert begin(out, MADE) == []
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"format": "other", "made_with": {}}', b'{"format": 1}', b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b'{"format": "other", "made_with": {}}', b'{"format": 1}', b"\xff", b"[" * 100_000]
+)
 def test_a_file_that_is_no_manifest(out: Store, content: bytes):
     out.write(".predictions/run.json", content)
     with pytest.raises(DataError, match="run.json: not the manifest of a prediction; remove it"):
         begin(out, MADE)
 
 
-@pytest.mark.parametrize("content", [b"{", b'{"picture": "a"}\n', b"[1]\n", b"\xff\n", b'{"image": 3}\n'])
+@pytest.mark.usefixtures("no_shape_checks")  # they would see a list in place of a name
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"{", b'{"picture": "a"}\n', b"[1]\n", b"\xff\n", b"[" * 100_000),
+        *(b'{"image": 3}\n', b'{"image": ["a"]}\n', b'{"image": "a", "failed": {}}\n'),
+    ],
+)
 def test_a_damaged_part_is_named(out: Store, content: bytes):
     begin(out, MADE)
     out.write(".predictions/done/00.jsonl", content)

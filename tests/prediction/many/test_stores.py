@@ -124,13 +124,15 @@ def test_a_list_of_images(place: str, tmp_path: Path, monkeypatch: pytest.Monkey
         folder.write("lists/some.txt", b"../photos/b.jpg\n\n  ../photos/trip/a.png \n../photos/b.jpg\n")
         folder.write("lists/none.txt", b"\n")
         folder.write("lists/binary.txt", b"\xff\xfe\xff")
-        folder.write("lists/whole.txt", f"{root}/photos/b.jpg\n{root}/photos/trip/a.png".encode())
+        folder.write("lists/zeros.txt", b"a.png\0\n")
+        folder.write("lists/whole.txt", f"\ufeff{root}/photos/b.jpg\n{root}/photos/trip/a.png".encode())
         plan = plan_files(f"{root}/lists/whole.txt", "out")
         assert (plan.source, plan.names) == (Store(f"{root}/photos"), ("b.jpg", "trip/a.png"))
         with pytest.raises(DataError, match="none.txt: no images there"):
             plan_files(f"{root}/lists/none.txt", "out")
-        with pytest.raises(DataError, match="binary.txt: not a text"):
-            plan_files(f"{root}/lists/binary.txt", "out")
+        for name in ("binary", "zeros"):
+            with pytest.raises(DataError, match=f"{name}.txt: not a text"):
+                plan_files(f"{root}/lists/{name}.txt", "out")
     monkeypatch.chdir(tmp_path)
     plan = plan_files(Path("lists/some.txt"), "out")
     assert (plan.source, plan.names) == (Store(f"{tmp_path}/photos"), ("b.jpg", "trip/a.png"))

@@ -303,6 +303,63 @@ def test_what_has_changed_starts_anew(predictor, pixels, tmp_path, changed):
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
 
 
+def shorten(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "state.json").write_text("{"),
+        lambda folder: (folder / "state.json").write_text("[" * 100_000),
+        lambda folder: note(folder, rows=0),
+        lambda folder: note(folder, rows=5),  # there are four
+        lambda folder: note(folder, rows="2"),
+        lambda folder: note(folder, settings=[]),
+        lambda folder: note(folder, sizes={"classes.raw": None}),
+        lambda folder: note(folder, sizes={}),
+        lambda folder: (folder / "classes.raw").unlink(),
+        lambda folder: (folder / "classes.raw").write_bytes(b"short"),
+    ],
+)
+def test_what_is_damaged_starts_anew(predictor, pixels, tmp_path, damage):
+    source = put(tmp_path / "in.tif", pixels)
+    stopped(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
+    damage(tmp_path / ".out.tif.unfinished")
+    said: list[str] = []
+    again = predict_raster(predictor, source, tmp_path / "out.tif", tile=64, overlap=16, say=said.append)
+    assert again.resumed == 0
+    assert said[0] == "starting anew: what the earlier run left is damaged"
+    predict_raster(predictor, source, tmp_path / "whole.tif", tile=64, overlap=16)
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "whole.tif").read_bytes()
+
+
+def note(folder: Path, **other: object) -> None:
+    """Change what stands in the state."""
+    path = folder / "state.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | other))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        shorten,
+        lambda path: np.save(path, np.load(path)[:, :-1]),
+        lambda path: np.save(path, np.load(path).astype(np.float64)),
+        lambda path: np.save(path, np.array([{}], dtype=object)),
+    ],
+)
+def test_damaged_sums_are_told_in_a_line(predictor, pixels, tmp_path, damage):
+    source = put(tmp_path / "in.tif", pixels)
+    stopped(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
+    damage(tmp_path / ".out.tif.unfinished" / "sums-1-2.npy")
+    with pytest.raises(
+        AsymsegError, match=r"sums-1-2.npy: damaged \(.*\); remove .*unfinished and give the same command"
+    ):
+        predict_raster(predictor, source, tmp_path / "out.tif", tile=64, overlap=16)
+
+
 def test_two_runs_do_not_write_one_file(predictor, pixels, tmp_path):
     source = put(tmp_path / "in.tif", pixels)
     folder = tmp_path / ".out.tif.unfinished"

@@ -111,15 +111,17 @@ def _tables(source: str) -> Any:
         else:
             name, _, configuration = source.partition(":")
             found = datasets.load_dataset(name, configuration or None)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"hf:{source}: {' '.join(str(error).split())[:300]}; expected OWNER/NAME or a folder") from None
-    parts = dict(found) if isinstance(found, dict) else {"train": found}
-    undecoded = datasets.Image(decode=False)
-    for part, table in parts.items():
-        for column, kind in table.features.items():
-            if isinstance(kind, datasets.Image):
-                table = table.cast_column(column, undecoded)
-        parts[part] = table
+        parts = dict(found) if isinstance(found, dict) else {"train": found}
+        undecoded = datasets.Image(decode=False)
+        for part, table in parts.items():
+            table.data.validate(full=True)  # or a damaged file would end the process where a row is read
+            for column, kind in table.features.items():
+                if isinstance(kind, datasets.Image):
+                    table = table.cast_column(column, undecoded)
+            parts[part] = table
+    except Exception as error:  # whatever a damaged file makes the library stumble over
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise DataError(f"hf:{source}: {reason}; expected OWNER/NAME or a folder") from None
     return parts
 
 
@@ -163,6 +165,6 @@ def _class_names(source: str) -> tuple[str, ...] | None:
             return None
     try:
         names = {int(number): str(name) for number, name in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise DataError(f'{path}: not {{"0": NAME, "1": NAME, ...}} ({error}); mend it, or remove it') from None
     return tuple(names[number] for number in range(len(names))) if set(names) == set(range(len(names))) else None

@@ -70,7 +70,7 @@ def _read_run(out: Store) -> dict[str, Any] | None:
     try:
         content = json.loads(out.content(_RUN))
         made_with = content["made_with"] if content["format"] == FORMAT else None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         made_with = None
     if not isinstance(made_with, dict):
         raise DataError(f"{out.place(_RUN)}: not the manifest of a prediction; remove it, or choose another -o")
@@ -79,8 +79,11 @@ def _read_run(out: Store) -> dict[str, Any] | None:
 
 def _read(place: str, content: bytes) -> list[Done]:
     try:
-        return [Done(**json.loads(line)) for line in content.decode().splitlines()]
-    except (ValueError, TypeError):
+        found = [Done(**json.loads(line)) for line in content.decode().splitlines()]
+        if not all(isinstance(word, str) for done in found for word in (done.image, done.failed)):
+            raise ValueError("not an image's name")
+        return found
+    except (ValueError, TypeError, RecursionError):
         raise DataError(f"{place}: damaged; remove it, and its images are predicted again") from None
 
 

@@ -133,9 +133,12 @@ def _listed(folder: Store, name: str) -> tuple[Store, tuple[str, ...]]:
     """The images that a list names, and the folder that they share."""
     place = folder.place(name)
     try:
-        lines = [line.strip() for line in folder.content(name).decode().splitlines() if line.strip()]
+        text = folder.content(name).decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise DataError(f"{place}: not a text; a list has the path of an image in each line") from None
+        text = "\0"
+    if "\0" in text:
+        raise DataError(f"{place}: not a text; a list has the path of an image in each line")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     if not lines:
         raise _no_images(place)
     return _sharing([_from_list(folder, line) for line in lines], place)

@@ -26,6 +26,14 @@ def finished(axis: Axis, number: int) -> slice:
     return slice(axis.starts[number], after)
 
 
+def open_shapes(rows: Axis, columns: Axis, row: int, classes: int) -> list[tuple[int, int, int]]:
+    """Of what `add_tile` gives for the rows below, tile after tile of a row."""
+    complete = finished(rows, row)
+    widths = [finished(columns, number) for number in range(len(columns.starts))]
+    below = rows.window - (complete.stop - complete.start)
+    return [(classes, below, width.stop - width.start) for width in widths]
+
+
 @torch.inference_mode()
 def add_tile(
     total: Float[Tensor, "n h w"] | None,

@@ -99,7 +99,7 @@ def predict_raster(
                 predictor.coarse.compiling,
             ],
         }
-        with unfinished(out, settings) as state:
+        with unfinished(out, settings, work.rows) as state:
             _check_room(state, raster, len(predictor.info.classes) if probabilities else 0)
             resumed = state.rows * work.across
             if state.started_anew:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asymseg.data.prefetching import prefetched
 from asymseg.prediction.predict import Predictor
-from asymseg.prediction.raster.blending import add_tile, lay_tiles, span
+from asymseg.prediction.raster.blending import add_tile, lay_tiles, open_shapes, span
 from asymseg.prediction.raster.pixels import CLASSES, SHARES, put_classes, put_shares
 from asymseg.prediction.raster.reading import Raster
 from asymseg.prediction.raster.state import Unfinished
@@ -43,7 +43,7 @@ def blended(predictor: Predictor, raster: Raster, tile: int, overlap: int) -> Wo
 
     def run(state: Unfinished, probabilities: bool, progress: Progress) -> None:
         for row in range(state.rows, len(rows.starts)):
-            above = state.sums(row - 1, across) if row > 0 else repeat(None)
+            above = state.sums(row - 1, open_shapes(rows, columns, row - 1, classes)) if row > 0 else repeat(None)
             left = None
             with closing(_read_row(raster, span(rows, row), columns)) as parts:
                 for column, (image, valid) in enumerate(parts):
