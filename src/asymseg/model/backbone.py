@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from asymseg.errors import CheckpointError, ConfigError
+from asymseg.model.asking import attempts_unsaid
 from asymseg.model.dilated import DilatedDepthwiseConv2d
 from asymseg.model.foreign.imagenet import read_imagenet
 from asymseg.model.recomputing import recomputed_features
@@ -103,7 +104,7 @@ def make_backbone(
         weights = {"pretrained": True, "pretrained_cfg_overlay": place}
     elif pretrained:
         weights = {"pretrained": True}
-    with _no_word_of_surplus_keys():
+    with _no_word_of_surplus_keys(), attempts_unsaid():
         features = _create(parts, stages, output_stride, in_channels, weights, pretrained)
     if isinstance(pretrained, Path):
         _check_all_loaded(features, names, pretrained, name)

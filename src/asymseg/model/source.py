@@ -9,6 +9,7 @@ from torch import nn
 from asymseg.atomic import surviving_folder
 from asymseg.errors import CheckpointError
 from asymseg.model.annnet import ANNNet
+from asymseg.model.asking import attempts_unsaid
 from asymseg.model.checkpoint import CONFIG, WEIGHTS, load_model
 from asymseg.model.fetching import fetch
 from asymseg.model.folded import FoldedANNNet
@@ -82,12 +83,13 @@ def _from_hub(hub_id: str, revision: str | None, token: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    wanted = [WEIGHTS, CONFIG, "README.md"]
     try:
-        return Path(
-            snapshot_download(hub_id, revision=revision, token=token, allow_patterns=[WEIGHTS, CONFIG, "README.md"])
-        )
+        with attempts_unsaid():
+            return Path(snapshot_download(hub_id, revision=revision, token=token, allow_patterns=wanted))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{hub_id}: neither a folder here nor a model that could be fetched from the hub ({reason})"
+            f"{hub_id}: neither a folder here nor a model that could be fetched from the hub ({reason}); "
+            "mend the path or the name, or see to the network"
         ) from None

@@ -16,6 +16,7 @@ from asymseg.data.decoding import pillow_labels
 from asymseg.data.inferring import infer_classes
 from asymseg.data.pairing import DataSet, Pair
 from asymseg.errors import DataError
+from asymseg.model.asking import attempts_unsaid
 
 _IMAGES = ("image", "pixel_values", "img", "images", "picture")
 _MASKS = (
@@ -110,7 +111,8 @@ def _tables(source: str) -> Any:
             found = datasets.load_dataset(str(folder))
         else:
             name, _, configuration = source.partition(":")
-            found = datasets.load_dataset(name, configuration or None)
+            with attempts_unsaid():
+                found = datasets.load_dataset(name, configuration or None)
         parts = dict(found) if isinstance(found, dict) else {"train": found}
         undecoded = datasets.Image(decode=False)
         for part, table in parts.items():
@@ -121,7 +123,7 @@ def _tables(source: str) -> Any:
             parts[part] = table
     except Exception as error:  # whatever a damaged file makes the library stumble over
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(f"hf:{source}: {reason}; expected OWNER/NAME or a folder") from None
+        raise DataError(f"hf:{source}: {reason}; expected OWNER/NAME or a folder, and a network") from None
     return parts
 
 
@@ -160,7 +162,8 @@ def _class_names(source: str) -> tuple[str, ...] | None:
         from huggingface_hub.errors import HfHubHTTPError
 
         try:
-            path = Path(hf_hub_download(source.partition(":")[0], _NAMES, repo_type="dataset"))
+            with attempts_unsaid():
+                path = Path(hf_hub_download(source.partition(":")[0], _NAMES, repo_type="dataset"))
         except (HfHubHTTPError, OSError):
             return None
     try:
