@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import struct
 import tracemalloc
 import zlib
@@ -357,6 +358,18 @@ def test_an_image_names_no_other_file(client, tmp_path):
 )
 def test_bad_bodies_are_refused(client, headers, body):
     fault(client.post("/v1/predict", content=body, headers=headers), 400, "bad_body")
+
+
+@pytest.mark.parametrize(
+    ("body", "cure"),
+    [
+        (b'{"image": "aGVsbG8="}', "the body looks like JSON; send .* the header content-type: application/json"),
+        (b"image=@photo.jpg", "the form holds no file; send it as in curl -F image=@photo.jpg"),
+    ],
+)
+def test_what_curl_sends_with_d_is_answered_with_the_cure(client, body, cure):
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert re.search(cure, fault(client.post("/v1/predict", content=body, headers=headers), 400, "bad_body"))
 
 
 def test_json_is_not_unfolded_into_many_times_its_size():

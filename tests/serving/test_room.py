@@ -15,7 +15,7 @@ def test_requests_beyond_the_queue_are_told_to_come_back():
         with pytest.raises(Refusal) as refusal, room.place():
             pass
         assert (refusal.value.status, refusal.value.code, refusal.value.headers) == (503, "busy", {"retry-after": "1"})
-        with pytest.raises(Refusal, match="2 requests are in work"):
+        with pytest.raises(Refusal, match="as many requests are in work as may be, 2;"):
             late.enter()
     with room.place() as next_one:
         assert room.requests == 0

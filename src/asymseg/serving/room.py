@@ -61,7 +61,7 @@ class Room:
     def check_queue(self) -> None:
         """Raises Refusal where no place is free."""
         if self.requests >= self.limits.queue:
-            raise _busy(f"{self.requests} requests are in work")
+            raise _busy(f"as many requests are in work as may be, {self.requests}")
 
 
 class Place:

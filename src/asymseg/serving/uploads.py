@@ -30,6 +30,7 @@ _MOST_CHANNELS = 16
 _MOST_SCANS = 100
 """Of a progressive JPEG. Ten are usual; each is a pass over all pixels, and fourteen bytes are enough for one."""
 _START_OF_SCAN = b"\xff\xda"
+_AS_JSON = 'send {"image": "..."} with the file in base64, and the header content-type: application/json'
 _DRAINED = 4
 """So many bodies of the largest size are heard out before the answer that they are too large."""
 
@@ -68,6 +69,10 @@ def image_bytes(headers: Headers, body: bytes) -> bytes:
         return asyncio.run(_from_form(headers, body))  # the parser is for event loops; this is a thread with none
     if kind == "application/json":
         return _from_json(body)
+    if body.startswith(b"{"):  # no image does
+        raise Refusal(400, "bad_body", f"the body looks like JSON; {_AS_JSON}")
+    if body.startswith(b"image="):
+        raise Refusal(400, "bad_body", "the form holds no file; send it as in curl -F image=@photo.jpg")
     return body
 
 
@@ -149,16 +154,15 @@ async def _from_form(headers: Headers, body: bytes) -> bytes:
 
 
 def _from_json(body: bytes) -> bytes:
-    wanted = 'send {"image": "..."} with the file in base64'
     if body.count(b'"') > 4 or body.count(b"{") > 1 or b"[" in body:  # parsed, it might be twenty times as large
-        raise Refusal(400, "bad_body", f"the JSON is not as expected; {wanted}")
+        raise Refusal(400, "bad_body", f"the JSON is not as expected; {_AS_JSON}")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refusal(400, "bad_body", f"the body is no JSON; {wanted}") from None
+        raise Refusal(400, "bad_body", f"the body is no JSON; {_AS_JSON}") from None
     if not isinstance(content, dict) or list(content) != ["image"] or not isinstance(content["image"], str):
-        raise Refusal(400, "bad_body", f"the JSON is not as expected; {wanted}")
+        raise Refusal(400, "bad_body", f"the JSON is not as expected; {_AS_JSON}")
     try:
         return base64.b64decode(content["image"], validate=True)
     except (binascii.Error, ValueError):
-        raise Refusal(400, "bad_body", f"the image is no base64; {wanted}") from None
+        raise Refusal(400, "bad_body", f"the image is no base64; {_AS_JSON}") from None
