@@ -23,6 +23,7 @@ from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.model.synchronised import synchronise_batchnorm
 from asymseg.training.optimizer import freeze_batchnorm
+from asymseg.training.sharding import shares_out
 
 
 def changed_settings(out: Path, config: Config) -> list[str]:
@@ -177,7 +178,7 @@ def announce(
         f"steps       {settings.steps} ({epochs:.1f} epochs)" + (f", going on after step {done}" if done else ""),
         f"batch       {settings.batch_size} x {config.data.crop_size[0]}x{config.data.crop_size[1]} on "
         f"{accelerator.num_processes} {accelerator.device.type} device(s), accumulation {settings.accumulation}, "
-        f"{settings.precision}",
+        f"{settings.precision}" + (", each with a share of the network" if shares_out(settings, accelerator) else ""),
         f"learning    {settings.optimizer}, rate {settings.learning_rate:g}, "
         f"backbone {settings.learning_rate * settings.backbone_factor:g}, poly {settings.power:g}, "
         f"warm-up {settings.warmup_steps}",

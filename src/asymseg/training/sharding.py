@@ -49,10 +49,10 @@ def place(network: ANNNet, settings: TrainConfig, accelerator: Accelerator) -> P
         model, optimizer = accelerator.prepare(network, make_optimizer(network, settings))
         average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
         return Placed(model, optimizer, average, None)
+    outline = copy.deepcopy(network).to("meta")
     network.to(accelerator.device)
     for tensor in network.state_dict().values():
         broadcast(tensor)
-    outline = copy.deepcopy(network).to("meta")
     # torch has no way to move lists of shares and plain tensors at once, nor to copy what is shared out.
     average = ModelEmaV3(network, decay=settings.ema, foreach=False) if settings.ema else None
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
@@ -73,6 +73,15 @@ def whole_network(network: ANNNet, outline: ANNNet | None) -> ANNNet:
         for name, tensor in [*plain.named_parameters(), *plain.named_buffers()]:
             share = shares[name]
             tensor.copy_(share.full_tensor() if isinstance(share, DTensor) else share)
+    return plain
+
+
+def with_weights(network: ANNNet, outline: ANNNet | None, whole: dict[str, Tensor]) -> ANNNet:
+    """`network` itself where this process has all of it; otherwise its outline with what was gathered of it."""
+    if outline is None:
+        return network
+    plain = copy.deepcopy(outline)
+    plain.load_state_dict(whole, assign=True)
     return plain
 
 

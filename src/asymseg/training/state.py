@@ -22,7 +22,7 @@ from asymseg.model.checkpoint import write_model
 from asymseg.model.download import file_sha256
 from asymseg.model.foreign.pickles import FAULTS
 from asymseg.model.info import ModelInfo
-from asymseg.training.sharding import kept_like, load_network, whole_network, whole_state
+from asymseg.training.sharding import kept_like, load_network, whole_state, with_weights
 
 STATE = "training.pt"
 SUMS = "SHA256SUMS"
@@ -72,7 +72,6 @@ def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
     processes call it, for they may have shares to give; the first one writes.
     """
     first = bool(run.accelerator.is_main_process)
-    evaluated = whole_network(run.evaluated, run.outline)
     state: dict[str, Any] = {
         "progress": vars(run.progress),
         "network": run.network.state_dict(),
@@ -83,6 +82,7 @@ def save_last(folder: Path, run: Run, info: ModelInfo) -> None:
     state = whole_state(state, kept=first)
     if not first:
         return
+    evaluated = with_weights(run.evaluated, run.outline, state["average"] or state["network"])
     with atomic_folder(folder, lasting=True) as temporary:
         write_model(temporary, evaluated, info)
         with (temporary / STATE).open("wb") as file:  # a file of Python's, for it says what a full disk says

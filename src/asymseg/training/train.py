@@ -163,13 +163,7 @@ def _end_step(work: Work, log: RunLog, stopping: Stopping) -> None:
     if progress.unvalidated:
         work.watch.at(f"step {progress.step}: validation")
         finite_weights_or_stop(run)
-        if run.accelerator.num_processes > 1:
-            _same_everywhere(run.evaluated)
-        network = whole_network(run.evaluated, run.outline)
-        result = _validate(work, network, log, stopping)
-        if result is not None:
-            _keep_if_best(work, network, result, log)
-            progress.unvalidated = False
+        progress.unvalidated = not _validate_and_keep(work, log, stopping)
     asked = stopping.agreed(run.accelerator)
     if asked or _due(progress.step, settings.save_every, settings):
         work.watch.at(f"step {progress.step}: saving")
@@ -179,6 +173,18 @@ def _end_step(work: Work, log: RunLog, stopping: Stopping) -> None:
         run.accelerator.wait_for_everyone()  # launchers end all processes when the first one leaves
         name = signal.Signals(asked).name
         raise StoppedError(f"stopped by {name} after step {progress.step}, saved; go on with --resume", asked)
+
+
+def _validate_and_keep(work: Work, log: RunLog, stopping: Stopping) -> bool:
+    """Measure the network as it is, and save it where it is the best; whether there was time for it."""
+    run = work.run
+    if run.accelerator.num_processes > 1:
+        _same_everywhere(run.evaluated)
+    network = whole_network(run.evaluated, run.outline)
+    result = _validate(work, network, log, stopping)
+    if result is not None:
+        _keep_if_best(work, network, result, log)
+    return result is not None
 
 
 def _keep_if_best(work: Work, network: ANNNet, result: Evaluation, log: RunLog) -> None:
