@@ -127,7 +127,8 @@ def _share_out(network: ANNNet, mesh: DeviceMesh) -> None:
     network.to(memory_format=torch.contiguous_format)  # the only order that can be cut
     heads = [child for child in network.children() if any(True for _ in child.parameters())]
     for part in (*_blocks(network.backbone), *heads, network):
-        fully_shard(part, mesh=mesh)
+        # Sums, which are then divided: between CPUs, torch 2.8 takes a mean for a sum, without a word.
+        fully_shard(part, mesh=mesh).set_force_sum_reduction_for_comms(True)
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
