@@ -1,6 +1,8 @@
 """The command line as its user meets it: a first run, real mistakes, exit codes."""
 
 import hashlib
+import io
+import itertools
 import json
 import subprocess
 import sys
@@ -10,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from asymseg.classes import Classes
-from asymseg.cli import main
+from asymseg.cli import app, main
 from asymseg.config import Config, read_config
 from asymseg.data.files import read_mask
 from asymseg.model.seeing import Seeing
@@ -393,6 +396,19 @@ def test_help_loads_no_torch(command: list[str]) -> None:
     assert "Usage: asymseg" in done.stdout
     assert "'torch'" not in done.stdout
     assert "'timm'" not in done.stdout
+
+
+@pytest.mark.parametrize(("columns", "widest"), [(70, 70), (100, 100), (200, 120)])
+def test_help_is_as_wide_as_the_terminal(columns: int, widest: int) -> None:
+    shown = io.StringIO()
+    app.help_print(["predict"], console=Console(file=shown, width=columns))
+    assert max(map(len, shown.getvalue().splitlines())) == widest
+    above, table = shown.getvalue().split("╭", 1)
+    for paragraph in above.split("\n\n"):
+        for line, after in itertools.pairwise(paragraph.splitlines()):  # no line ends before it is full
+            assert len(line) + 1 + len(after.split()[0]) > widest or len(line) == widest
+    words = " ".join(table.replace("│", " ").split())
+    assert "a name of `asymseg models`, a hub id, or what `asymseg export` wrote as NAME.onnx." in words
 
 
 def test_every_setting_is_a_flag_with_help(run: Run) -> None:

@@ -12,6 +12,7 @@ from asymseg.cli.check import check
 from asymseg.cli.compare import compare
 from asymseg.cli.evaluate import evaluate
 from asymseg.cli.export import export
+from asymseg.cli.help import Flowing
 from asymseg.cli.importing import import_
 from asymseg.cli.models import models
 from asymseg.cli.predict import predict
@@ -28,6 +29,7 @@ app = cyclopts.App(
     version=lambda: version("asymseg"),
     default_parameter=Parameter(name_transform=lambda name: name, negative_iterable=(), consume_multiple=True),
     help_format="plaintext",
+    help_formatter=Flowing(),
     result_action="return_value",
     suppress_keyboard_interrupt=False,  # `main` says how to go on
 )
