@@ -147,8 +147,13 @@ def _storage_bytes(tensors: Iterable[Tensor]) -> int:
 
 def multiply_adds(call: Call) -> int:
     """Products of convolutions, matrix products and attention in a call, each with its sum; nothing else is counted."""
-    # The counter knows operations by name, and would pass over the in-place one that our blocks use.
-    with FlopCounterMode(display=False, custom_mapping={torch.ops.aten.baddbmm_: _in_place_product}) as counter:
+    # The counter knows operations by name, and would pass over these: the in-place one that our blocks use, and, in
+    # torch 2.8, attention on a CPU.
+    more = {
+        torch.ops.aten.baddbmm_: _in_place_product,
+        torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    }
+    with FlopCounterMode(display=False, custom_mapping=more) as counter:
         call()
     return int(counter.get_total_flops()) // 2
 
@@ -158,6 +163,21 @@ def _in_place_product(
 ) -> int:
     """Operations of total += left right, from the shapes B N M, B N K and B K M."""
     return 2 * math.prod(left) * right[2]
+
+
+def _attention(
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    dropout: float = 0.0,
+    causal: bool = False,
+    *,
+    out_shape: object,
+    attn_mask: object = None,
+    scale: object = None,
+) -> int:
+    """Operations of the weights and of the sum that they give, from the shapes B H N D, B H M D and B H M V."""
+    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
 
 
 def relative_error(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

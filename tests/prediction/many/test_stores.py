@@ -133,6 +133,12 @@ def test_a_list_of_images(place: str, tmp_path: Path, monkeypatch: pytest.Monkey
         for name in ("binary", "zeros"):
             with pytest.raises(DataError, match=f"{name}.txt: not a text"):
                 plan_files(f"{root}/lists/{name}.txt", "out")
+        folder.write("lists/folder.txt", b"s3://bucket/photos/\n")
+        with pytest.raises(DataError, match=r"folder.txt: s3://bucket/photos/ is a folder; name images"):
+            plan_files(f"{root}/lists/folder.txt", "out")
+    (tmp_path / "lists" / "root.txt").write_text("/\n")
+    with pytest.raises(DataError, match=r"root.txt: .*/ is a folder; name images"):
+        plan_files(tmp_path / "lists" / "root.txt", "out")
     monkeypatch.chdir(tmp_path)
     plan = plan_files(Path("lists/some.txt"), "out")
     assert (plan.source, plan.names) == (Store(f"{tmp_path}/photos"), ("b.jpg", "trip/a.png"))

@@ -147,6 +147,9 @@ def _listed(folder: Store, name: str) -> tuple[Store, tuple[str, ...]]:
 def _sharing(places: Sequence[str], where: str) -> tuple[Store, tuple[str, ...]]:
     """The folder that images share, and their names below it; `where` says in a message what named them."""
     places = list(dict.fromkeys(places))
+    nameless = next((each for each in places if each.endswith("/")), None)
+    if nameless is not None:
+        raise DataError(f"{where}: {nameless} is a folder; name images")
     addresses = [is_address(each) for each in places]
     parents = [each.rpartition("/")[0].split("/") for each in places]
     root = "/".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*parents, strict=False)))
