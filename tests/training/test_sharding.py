@@ -25,7 +25,7 @@ from torch.distributed.tensor import DTensor
 import asymseg.training.train as training
 from asymseg.config import Config, make_config
 from asymseg.data.sample import write_sample
-from asymseg.errors import ConfigError
+from asymseg.errors import ConfigError, TrainingError
 from asymseg.evaluation.evaluate import evaluate
 from asymseg.model.annnet import ANNNet
 from asymseg.training import plan
@@ -169,18 +169,25 @@ def test_a_run_that_was_stopped_goes_on_in_shares_and_without(data, shared, tmp_
     assert alike(state(shared), state(mixed))
 
 
-def test_weights_that_are_not_finite_in_one_share_stop_all(data, tmp_path):
-    def spoil(patch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_finite_in_one_share_are_known_to_all(data, tmp_path):
+    def spoil(rank: int, patch: pytest.MonkeyPatch) -> None:
         def spoiled(run: Run) -> None:
-            own_part(next(run.network.parameters())).detach()[-1] = torch.nan
-            check(run)
+            if rank:
+                own_part(next(run.network.parameters())).detach()[-1] = torch.nan
+            try:
+                check(run)
+            except TrainingError:
+                (tmp_path / f"{rank} knows").touch()
+                raise
 
         check = training.finite_weights_or_stop
         patch.setattr(training, "finite_weights_or_stop", spoiled)
 
-    assert train_together(2, data, settings(steps=1), tmp_path / "run", {1: spoil}) == [2, 2]
+    ends = train_together(2, data, settings(steps=1), tmp_path / "run", {rank: partial(spoil, rank) for rank in (0, 1)})
+    assert ends == [2, 2]
     for rank in range(2):
-        assert shown(tmp_path / "run", rank).splitlines()[-1].startswith("step 1 made weights that are not finite")
+        assert "step 1 made weights that are not finite" in shown(tmp_path / "run", rank)
+        assert (tmp_path / f"{rank} knows").exists()
     assert not (tmp_path / "run" / "last").exists()
 
 
