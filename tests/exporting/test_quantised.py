@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from asymseg.data.pairing import DataSet
 from asymseg.errors import ConfigError, DataError, ExportError
 from asymseg.exporting.accuracy import inputs
 from asymseg.exporting.export import export
+from asymseg.exporting.graph import Graph
+from asymseg.exporting.onnx_file import make_onnx
 from asymseg.exporting.quantised import answer_logits, calibration_for, nodes_for_int8
 from asymseg.exporting.verification import SIZES
 from asymseg.model.annnet import ANNNet
@@ -77,6 +80,23 @@ def dataset(network: ANNNet, tmp_path_factory: pytest.TempPathFactory) -> DataSe
             coarse.resize(SIDES[::-1], Image.Resampling.BILINEAR).save(image)
             predictor(image).save(mask)
     return open_dataset(root, classes=CLASSES)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _float_file() -> Iterator[None]:
+    """The network in ONNX, made once, for that takes longest."""
+    made: list[onnx.ModelProto] = []
+
+    def once(graph: Graph) -> onnx.ModelProto:
+        if not made:
+            made.append(make_onnx(graph))
+        copy = onnx.ModelProto()
+        copy.CopyFrom(made[0])
+        return copy
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("asymseg.exporting.export.make_onnx", once)
+        yield
 
 
 @pytest.fixture(scope="module")
