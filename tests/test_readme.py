@@ -48,5 +48,6 @@ def test_every_flag_named_exists(capsys: pytest.CaptureFixture[str]) -> None:
             assert flag.rstrip(".") in help_text, f"{page.name} names {flag}"
 
 
-OF_OTHERS = {"--help", "--shm-size", "--checkpoint", "--cpu", "--nnodes", "--num_processes"}
+OF_LAUNCHERS = {"--cpu", "--multi_gpu", "--nnodes", "--nproc-per-node", "--num_processes", "--use_fsdp"}
+OF_OTHERS = {"--help", "--shm-size", "--checkpoint", *OF_LAUNCHERS}
 """Flags of docker, of an example and of launchers."""
