@@ -361,6 +361,9 @@ def test_faulty_huggingface_sets(tmp_path):
     )
     root = rows(tmp_path / "b", {"others": 1})
     assert "no part called train, validation or test; there is others" in fault(f"hf:{root}")
+    root = rows(tmp_path / "e", {"train": 1})
+    (root / "dataset_dict.json").write_text('{"splits": []}')
+    assert "no part called train, validation or test; there is none at all" in fault(f"hf:{root}")
     assert "expected OWNER/NAME or a folder" in fault("hf:nobody/nothing")
     root = rows(tmp_path / "c", {"train": 1})
     for content in ("{", "[]", '{"one": "sky"}', "[" * 100_000):

@@ -73,14 +73,16 @@ def open_huggingface(source: str) -> DataSet:
     The columns are found by their names. Class names are those of id2label.json, where there is one.
     """
     table = _tables(source)
-    columns = _columns(source, next(iter(table.values())))
-    splits = {}
-    for split, words in _PARTS.items():
-        part = next((word for word in words if word in table), None)
-        if part is not None:
-            splits[split] = tuple(_pair(source, part, row, table[part], columns) for row in range(len(table[part])))
-    if not splits:
-        raise DataError(f"hf:{source}: no part called train, validation or test; there is {', '.join(table)}")
+    found = {split: [word for word in words if word in table] for split, words in _PARTS.items()}
+    parts = {split: words[0] for split, words in found.items() if words}
+    if not parts:
+        known = ", ".join(table) or "none at all"
+        raise DataError(f"hf:{source}: no part called train, validation or test; there is {known}")
+    columns = _columns(source, table[next(iter(parts.values()))])
+    splits = {
+        split: tuple(_pair(source, part, row, table[part], columns) for row in range(len(table[part])))
+        for split, part in parts.items()
+    }
     names = _class_names(source)
     if names is not None:
         return DataSet(Classes(names), splits)
