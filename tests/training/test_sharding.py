@@ -31,7 +31,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.training import plan
 from asymseg.training.log import read_log
 from asymseg.training.optimizer import freeze_batchnorm
-from asymseg.training.sharding import own_part, place, whole_network, whole_state
+from asymseg.training.sharding import kept_like, own_part, place, whole_network, whole_state
 from asymseg.training.state import Run
 
 pytestmark = [
@@ -205,10 +205,22 @@ def test_a_loss_scale_is_refused():
         plan.make_accelerator(settings(precision="fp16").train)
 
 
+def test_what_is_loaded_keeps_the_order_in_memory():
+    like = torch.zeros(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    whole = torch.rand(2, 3, 4, 5)
+    kept = kept_like(whole, like)
+    assert torch.equal(kept, whole)
+    assert kept.stride() == like.stride() != whole.stride()
+
+
 STEPS: list[tuple[str, int, int, dict[str, Any]]] = [
-    ("resnet10t", 8, 4, {"checkpoint_backbone": True, "precision": "bf16", "freeze_batchnorm": True}),
-    ("resnet10t", 8, 4, {"backbone_factor": 0.0, "optimizer": "adamw", "ema": 0.9}),
-    ("resnet10t", 8, 4, {"sync_batchnorm": False, "accumulation": 2}),
+    (
+        "resnet10t",
+        8,
+        4,
+        {"checkpoint_backbone": True, "precision": "bf16", "freeze_batchnorm": True, "accumulation": 2},
+    ),
+    ("resnet10t", 8, 4, {"backbone_factor": 0.0, "optimizer": "adamw", "ema": 0.9, "sync_batchnorm": False}),
     ("test_efficientnet", 16, 6, {"checkpoint_backbone": True}),
     ("regnetx_002", 32, 6, {"checkpoint_backbone": True, "momentum": 0.0}),
     ("test_vit", 16, 7, {}),

@@ -128,10 +128,11 @@ def test_a_state_of_other_settings_is_refused(tmp_path, other):
         load(make_run(1, **other), tmp_path / "last")
 
 
-def test_a_state_with_other_parts_frozen_is_refused(tmp_path):
+@pytest.mark.parametrize("part", ["backbone", "classifier"])
+def test_a_state_with_other_parts_frozen_is_refused(tmp_path, part):
     save(make_run(0), tmp_path / "last", Progress(1))
     fresh = make_run(1)
-    fresh.network.backbone.requires_grad_(False)
+    fresh.network.get_submodule(part).requires_grad_(False)
     fresh.optimizer = make_optimizer(fresh.network, TrainConfig())
     with pytest.raises(CheckpointError, match="cannot be resumed"):
         load(fresh, tmp_path / "last")

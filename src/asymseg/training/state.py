@@ -173,7 +173,11 @@ def _restore(run: Run, state: dict[str, Any], path: Path) -> None:
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Take over momenta and the like; rates, decay and the rest stay as the settings of now say."""
     settings = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    if [set(group) - {"params"} for group in state["param_groups"]] != [set(group) for group in settings]:
+    saved, own = (
+        [(set(group), len(group["params"])) for group in groups]
+        for groups in (state["param_groups"], optimizer.param_groups)
+    )
+    if saved != own:
         raise ValueError("another optimizer, or other parts of the network frozen")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     moved = {
