@@ -214,8 +214,15 @@ def test_scales_that_make_no_sense_are_refused(predictor, data, scales):
 
 def test_other_classes_are_refused(predictor, data):
     (data / "classes.json").write_text(json.dumps({"classes": ["red", "blue", "green"]}))
-    with pytest.raises(DataError, match=r"the model's classes are red, green, blue; the data's are red, blue, green"):
+    order = r"the model's classes are red, green, blue; the data's are red, blue, green: .*, in their order"
+    with pytest.raises(DataError, match=order):
         evaluate(predictor, data)
+    (data / "classes.json").write_text(json.dumps({"classes": ["red", "green", *map(str, range(200))]}))
+    with pytest.raises(
+        DataError, match=r"; the model alone has blue; the data alone has 0, 1, .* and \d+ others?: "
+    ) as error:
+        evaluate(predictor, data)
+    assert len(str(error.value)) < 400
 
 
 def test_an_unknown_split_is_refused(predictor, data):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from asymseg.data.dataset import DataSet, Pair, open_dataset
+from asymseg.data.pairing import listed
 from asymseg.errors import DataError
 from asymseg.evaluation.bootstrap import REPLICATES, bootstrap, need_sensible
 from asymseg.evaluation.measure import Evaluation as Evaluation
@@ -21,6 +22,8 @@ from asymseg.prediction.loading import load
 from asymseg.prediction.onnx.on_torch import on_torch
 from asymseg.prediction.onnx.runtime import OnnxPredictor
 from asymseg.prediction.predict import Predictor
+
+_SHOWN = 12
 
 
 def evaluate(
@@ -131,8 +134,15 @@ def open_split(
         cure = "; write its predictions by --submission" if split in dataset.unlabelled else ""
         raise DataError(f"no split {split!r} with masks here; there is {', '.join(dataset.splits)}{cure}")
     if not dataset.classes.same_names(info.classes):
+        ours, theirs = list(info.classes.names), list(dataset.classes.names)
         raise DataError(
-            f"the model's classes are {', '.join(info.classes.names)}; "
-            f"the data's are {', '.join(dataset.classes.names)}: measure a model on the classes it was trained for"
+            f"the model's classes are {listed(ours, _SHOWN)}; the data's are {listed(theirs, _SHOWN)}"
+            f"{_only('the model', ours, theirs)}{_only('the data', theirs, ours)}: measure a model on the "
+            "classes it was trained for, in their order"
         )
     return dataset, pairs
+
+
+def _only(who: str, names: list[str], others: list[str]) -> str:
+    surplus = [name for name in names if name not in others]
+    return f"; {who} alone has {listed(surplus, _SHOWN)}" if surplus else ""
