@@ -151,6 +151,9 @@ def test_keys_that_are_not_known(tmp_path):
     for key, meant in (("ignore_colour", "ignore_color"), ("palete", "palette"), ("Classes", "classes")):
         with pytest.raises(DataError, match=f"{path}: no key {key!r} is known; did you mean {meant!r}?"):
             read(tmp_path, {"classes": ["sky"], key: 7})
+    with pytest.raises(DataError, match="no key 'clases' is known; did you mean 'classes'"):
+        read(tmp_path, {"clases": ["sky"]})
+    assert read(tmp_path, {"classes": ["sky"], "_ignore": 7}).ignore == 255
     assert read(tmp_path, {"classes": ["sky"], "splits": {}, "image\nsize": 1, "ignore_index": 7}).ignore == 7
     assert unread_keys(path) == (f"{path}: not read: 'splits', 'image\\nsize'; what is read is {', '.join(KEYS)}",)
     read(tmp_path, {"classes": ["sky"], **dict.fromkeys("abcdefg")})

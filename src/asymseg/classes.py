@@ -147,12 +147,11 @@ class Classes:
     def from_file(cls, path: Path) -> "Classes":
         """Read `classes.json`. A key that is nearly one of `KEYS` is refused; `unread_keys` are not looked at."""
         content = _read_json(path)
-        classes = cls.from_dict(content, str(path))
-        for key in content:
+        for key in content if isinstance(content, dict) else ():
             close = difflib.get_close_matches(key, KEYS, n=1, cutoff=_MISSPELT)
-            if close and key not in KEYS:
+            if close and key not in KEYS and not key.startswith("_"):
                 raise DataError(f"{path}: no key {key!r} is known; did you mean {close[0]!r}?")
-        return classes
+        return cls.from_dict(content, str(path))
 
 
 def unread_keys(path: Path) -> tuple[str, ...]:

@@ -1,7 +1,6 @@
 """Which models are served, under which names, and that a replaced one is taken anew."""
 
 import asyncio
-import gc
 import shutil
 import weakref
 from io import BytesIO
@@ -107,7 +106,6 @@ def test_a_replaced_model_is_held_by_nothing(starting, model, other, picture, tm
         shutil.copytree(other, place)
         models.reload("street")
         client.service.kept.tidy()  # as it is every few seconds
-        gc.collect()
         assert before() is None
         answer = client.get(f"/v1/predictions/{name}/pixel?row=0&column=0")
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "expired")

@@ -243,6 +243,11 @@ def test_an_image_that_memory_does_not_suffice_for_is_refused(starting, photo, m
         assert "send a smaller image" in answer.json()["error"]["message"]
         assert "memory ran out" in caplog.text
         assert len(client.service.kept) == 0
+        monkeypatch.setattr(client.service.room, "requests", 1)  # another one is in work
+        answer = client.post("/v1/predict?keep=true", content=photo)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "busy")
+        assert int(answer.headers["retry-after"]) >= 1
+        client.service.room.requests = 0
         monkeypatch.undo()
         assert client.post("/v1/predict", content=photo).status_code == 200
 

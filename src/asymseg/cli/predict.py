@@ -149,7 +149,8 @@ def predict(
     video = one is not None and not raster and is_video(one)
     for each in inputs if one is None else ():
         if not is_address(each) and is_video(on_disk(each)):
-            raise ConfigError(f"{each}: a video, and one command takes one; predict it by itself")
+            cure = "predict it by itself" if len(inputs) > 1 else "give a file or a folder on the disk for -o"
+            raise ConfigError(f"{each}: a video, and one command takes one from disk to disk; {cure}")
     if (resume or engine == "ray") and (raster or video):
         raise ConfigError(
             f"{shown}: no images, and --resume and --engine are for images; a raster goes on by itself; leave them out"

@@ -75,9 +75,9 @@ class Coarse:
             raise ConfigError(f"precision = {precision!r} is not one of {', '.join(get_args(Precision))}")
         self.network, self.device, self.precision, self.compiling = network, device, precision, compiling
         self.compile_seconds: dict[tuple[int, ...], float] = {}
-        self._run: Callable[[Tensor], Tensor] = self._plain
+        self._compiled: Callable[[Tensor], Tensor] | None = None  # not `_plain`: what holds itself is freed late
         if compiling:
-            self._run = torch.compile(self._plain, dynamic=False, options={"freezing": device.type == "cpu"})
+            self._compiled = torch.compile(self._plain, dynamic=False, options={"freezing": device.type == "cpu"})
 
     def __call__(self, images: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b n i j"], tuple[int, int]]:
         """Coarse logits in float32, and the height and width in pixels that they stand for."""
@@ -86,7 +86,7 @@ class Coarse:
             padded = padded.contiguous(memory_format=torch.channels_last)
             first = self.compiling and tuple(padded.shape) not in self.compile_seconds
             began = time.monotonic()
-            logits = self._run(padded).float()
+            logits = (self._compiled or self._plain)(padded).float()
             if first:
                 self.compile_seconds[tuple(padded.shape)] = time.monotonic() - began
             return logits, (padded.shape[2], padded.shape[3])

@@ -45,7 +45,8 @@ class Room:
     def place(self) -> Iterator["Place"]:
         """What one request holds, for as long as the block lasts. Raises Refusal where there is no use in its body.
 
-        Who sends slowly keeps nobody out: a body counts by the bytes that are there, and as a request once it is whole.
+        Who sends slowly takes no place in the queue: a body counts by the bytes that are there, and as a request later,
+        when it is whole.
         """
         if self.stopping:
             raise Refusal(503, "stopping", "the server is about to stop; try again soon", retry_after=_RETRY_AFTER)
@@ -61,7 +62,7 @@ class Room:
     def check_queue(self) -> None:
         """Raises Refusal where no place is free."""
         if self.requests >= self.limits.queue:
-            raise _busy(f"as many requests are in work as may be, {self.requests}")
+            raise busy(f"as many requests are in work as may be, {self.requests}")
 
 
 class Place:
@@ -79,17 +80,18 @@ class Place:
     def take_bytes(self, count: int) -> None:
         """Raises Refusal where the requests together hold too many already."""
         if self.room.bytes + count > _BODIES * self.room.limits.max_bytes:
-            raise _busy("other requests fill the memory for uploads")
+            raise busy("other requests fill the memory for uploads")
         self.bytes += count
         self.room.bytes += count
 
     def take_pixels(self, count: int) -> None:
         """Raises Refusal where the requests together hold too many already."""
         if self.room.pixels + count > _IMAGES * self.room.limits.max_pixels:
-            raise _busy("other requests fill the memory for images")
+            raise busy("other requests fill the memory for images")
         self.pixels += count
         self.room.pixels += count
 
 
-def _busy(why: str) -> Refusal:
+def busy(why: str) -> Refusal:
+    """What is said where others are to blame, and later all may be well."""
     return Refusal(503, "busy", f"{why}; try again in a moment", retry_after=_RETRY_AFTER)

@@ -21,7 +21,7 @@ from asymseg.serving.kept import Kept
 from asymseg.serving.metrics import Metrics
 from asymseg.serving.models import Models
 from asymseg.serving.refusals import Refusal
-from asymseg.serving.room import Limits, Place, Room
+from asymseg.serving.room import Limits, Place, Room, busy
 from asymseg.serving.schemas import PixelPlace, Wanted
 from asymseg.serving.uploads import count_pixels, decode, image_bytes, read_body
 from asymseg.serving.worker import Worker
@@ -100,7 +100,7 @@ class Service:
 
     async def _answer(self, worker: Worker, request: Request, body: bytes, wanted: Wanted, place: Place) -> Response:
         began = time.perf_counter()
-        async with _in_time(self.limits.timeout):
+        async with _in_time(self.limits.timeout, self.room):
             image = await self._image(worker, request, body, wanted, place)
             result, model = await asyncio.wrap_future(worker.look(image))
             seconds = time.perf_counter() - began
@@ -133,7 +133,7 @@ class Service:
             self.decoding -= 1
 
     async def _pixel(self, work: "asyncio.Future[dict[str, Any]]") -> Response:
-        async with _in_time(self.limits.timeout):
+        async with _in_time(self.limits.timeout, self.room):
             return JSONResponse(await work)
 
     async def _in(self, pool: ThreadPoolExecutor, work: Callable[..., Done], *arguments: Any) -> Done:
@@ -158,7 +158,7 @@ class Service:
 
 
 @asynccontextmanager
-async def _in_time(seconds: float) -> AsyncIterator[None]:
+async def _in_time(seconds: float, room: Room) -> AsyncIterator[None]:
     """Raises Refusal where the block takes longer, and for what it raises itself that whoever asks can mend."""
     try:
         async with asyncio.timeout(seconds):
@@ -171,6 +171,8 @@ async def _in_time(seconds: float) -> AsyncIterator[None]:
         if not ran_out(error):
             raise
         logging.getLogger("asymseg").warning("memory ran out: %s", " ".join(str(error).split())[:200])
+        if room.requests > 1:
+            raise busy("other requests fill the memory") from None
         raise Refusal(413, "too_large", "there is no memory for that; send a smaller image, or ask for less") from None
     except TimeoutError:
         raise Refusal(504, "timeout", f"no answer within {seconds:g} seconds; try a smaller image, or later") from None

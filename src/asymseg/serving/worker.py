@@ -88,14 +88,14 @@ class Worker:
                 raise RuntimeError("the worker is closed")
             self._jobs.append(job)
             self._changed.notify_all()
-        job.answer.add_done_callback(lambda answer: self._drop(job) if answer.cancelled() else None)
+        job.answer.add_done_callback(self._drop_cancelled)  # which does not hold the job, or it would hold itself
         return job.answer
 
-    def _drop(self, job: _Job) -> None:
+    def _drop_cancelled(self, answer: Future[Any]) -> None:
         """At once, so that no image waits for whom nobody waits."""
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
+        if answer.cancelled():
+            with self._changed:
+                self._jobs = deque(job for job in self._jobs if job.answer is not answer)
 
     def _run(self) -> None:
         while (jobs := self._take()) is not None:

@@ -158,7 +158,6 @@ def test_several_inputs_keep_their_places_below_what_they_share(
         assert (plan.source, plan.names) == (Store(root), ("a/1.png", "b/1.png", "b/c/2.jpg"))
         assert [plan.mask(name) for name in plan.names] == ["a/1.png", "b/1.png", "b/c/2.png"]
         assert plan_files([f"{root}/a/1.png"], "out").names == ("1.png",)
-        assert plan_files([f"{root}/b/notes.txt", f"{root}/b/1.png"], "out").names == ("a/1.png", "b/1.png")
         with pytest.raises(DataError, match=r"a/none.png: no images there|none.png: no such file"):
             plan_files([f"{root}/a/none.png", f"{root}/a/1.png"], "out")
         with pytest.raises(ConfigError, match="there are 2 images; give a folder"):
@@ -166,7 +165,10 @@ def test_several_inputs_keep_their_places_below_what_they_share(
     with pytest.raises(DataError, match="a/1.png and others: its images lie in several stores"):
         plan_files([f"{place}/a/1.png", tmp_path / "a"], "out")
     monkeypatch.chdir(tmp_path)
-    assert plan_files(["a", "out", "b/1.png"], "out").names == ("a/1.png", "b/1.png")  # as a shell's * names them
+    (tmp_path / "b" / "empty").mkdir()
+    shells = sorted(str(path) for path in Path("b").iterdir())
+    with pytest.warns(UserWarning, match=r"^passed over, for they are no images: b/empty, b/notes.txt, out$"):
+        assert plan_files(["a", *shells, "out"], "out").names == ("a/1.png", "b/1.png", "b/c/2.jpg")
     with pytest.raises(DataError, match="out out: no images there"):
         plan_files(["out", "out"], "out")
 

@@ -125,7 +125,8 @@ def _tables(source: str) -> Any:
             parts[part] = table
     except Exception as error:  # whatever a damaged file makes the library stumble over
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(f"hf:{source}: {reason}; expected OWNER/NAME or a folder, and a network") from None
+        cure = "copy it again" if folder.is_dir() else "expected OWNER/NAME, and a network, or a folder"
+        raise DataError(f"hf:{source}: {reason}; {cure}") from None
     return parts
 
 

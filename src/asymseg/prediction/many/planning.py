@@ -2,6 +2,7 @@
 
 import glob
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -14,6 +15,7 @@ from asymseg.prediction.many.stores import Store, find_in_store, is_address, on_
 from asymseg.prediction.video import VIDEO_SUFFIXES
 
 _LIST = ".txt"
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def plan_files(
 
     All places may be paths, or addresses of a store that fsspec knows, such as s3://bucket/photos. A list is a file
     NAME.txt with a path or an address in each line; paths are relative to its own folder. What several inputs, or the
-    lines of a list, mean keeps its place below the folder that all share. Raises DataError where nothing is to be read,
+    lines of a list, mean keeps its place below the folder that all share; of several, what holds no image is passed
+    over with a warning, as is a list. Raises DataError where nothing is to be read,
     where two images would write the same file, or where one would be overwritten; ConfigError where `out` is named as a
     file that cannot be written.
     """
@@ -95,15 +98,27 @@ def _images(inputs: str | Path, out: Path | str) -> tuple[Store, tuple[str, ...]
 
 
 def _images_of_several(inputs: Sequence[str | Path], out: Path | str) -> tuple[Store, tuple[str, ...]]:
-    places = list[str]()
+    places, others = list[str](), list[str]()
     for each in inputs:
-        if isinstance(out, Path) and not is_address(each) and on_disk(each).resolve() == out.resolve():
-            continue  # a shell's * also fits the folder of an earlier run's results
+        if not is_address(each) and _is_no_image(on_disk(each), out):
+            others.append(str(each))
+            continue
         source, names = _images(each, out)
-        places += [os.path.abspath(source.place(name)) if source.local else source.place(name) for name in names]
+        places += [_whole(source.place(name)) if source.local else source.place(name) for name in names]
     if not places:
         raise _no_images(" ".join(map(str, inputs)))
+    if others:
+        shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
+        warnings.warn(f"passed over, for they are no images: {shown}", stacklevel=2)
     return _sharing(places, f"{inputs[0]} and others")
+
+
+def _is_no_image(path: Path, out: Path | str) -> bool:
+    """Whether it is what a shell's * fits too: another kind of file, a folder without images, that of the results."""
+    if path.is_dir():
+        mine = isinstance(out, Path) and path.resolve() == out.resolve()
+        return mine or not any(_is_image(inside.name) for inside in path.rglob("*"))
+    return path.is_file() and not _is_image(path.name)
 
 
 def _images_on_disk(inputs: Path, out: Path | str) -> tuple[Store, tuple[str, ...]]:
@@ -154,9 +169,12 @@ def _sharing(places: Sequence[str], where: str) -> tuple[Store, tuple[str, ...]]
     parents = [each.rpartition("/")[0].split("/") for each in places]
     root = "/".join(same[0] for same in takewhile(lambda same: len(set(same)) == 1, zip(*parents, strict=False)))
     if not any(addresses):
-        root = Path(os.path.commonpath([Path(each).parent for each in places])).as_posix()
+        try:
+            root = Path(os.path.commonpath([Path(each).parent for each in places])).as_posix()
+        except ValueError:
+            raise _apart(where) from None  # Windows has several disks
     elif root.count("/") < 2:
-        raise DataError(f"{where}: its images lie in several stores; predict each store's by themselves")
+        raise _apart(where)
     below = len(root.rstrip("/")) + 1 if root != "." else 0
     return Store(root), tuple(sorted(each[below:] for each in places))
 
@@ -164,7 +182,11 @@ def _sharing(places: Sequence[str], where: str) -> tuple[Store, tuple[str, ...]]
 def _from_list(folder: Store, line: str) -> str:
     if is_address(line) or folder.local is None:
         return line if is_address(line) else folder.place(line)
-    return Path(os.path.abspath(folder.local / on_disk(line))).as_posix()
+    return _whole(folder.local / on_disk(line))
+
+
+def _whole(path: Path | str) -> str:
+    return Path(os.path.abspath(path)).as_posix()
 
 
 def _result_folder(out: Path | str, images: int) -> tuple[Store, str]:
@@ -226,6 +248,10 @@ def _before_wildcard(parts: Sequence[str]) -> Sequence[str]:
 
 def _no_images(inputs: str | Path) -> DataError:
     return DataError(f"{inputs}: no images there; give an image, a folder of images or a pattern")
+
+
+def _apart(where: str) -> DataError:
+    return DataError(f"{where}: its images lie in several stores; predict each store's by themselves")
 
 
 def _among_images(out: str | Path) -> DataError:
