@@ -364,7 +364,7 @@ def test_faulty_huggingface_sets(tmp_path):
     root = rows(tmp_path / "e", {"train": 1})
     (root / "dataset_dict.json").write_text('{"splits": []}')
     assert "no part called train, validation or test; there is none at all" in fault(f"hf:{root}")
-    assert "expected OWNER/NAME or a folder" in fault("hf:nobody/nothing")
+    assert "expected OWNER/NAME, and a network, or a folder" in fault("hf:nobody/nothing")
     root = rows(tmp_path / "c", {"train": 1})
     for content in ("{", "[]", '{"one": "sky"}', "[" * 100_000):
         (root / "id2label.json").write_text(content)
@@ -372,7 +372,7 @@ def test_faulty_huggingface_sets(tmp_path):
     for number, (name, content) in enumerate((("state.json", "{}"), ("state.json", "[]"), ("dataset_info.json", "3"))):
         root = rows(tmp_path / f"damaged {number}", {"train": 1})
         (root / "train" / name).write_text(content)
-        assert "expected OWNER/NAME or a folder" in fault(f"hf:{root}")
+        assert "expected the whole folder of a data set" in fault(f"hf:{root}")
 
 
 def test_a_damaged_table_is_refused_before_a_row_is_read(tmp_path):
@@ -384,7 +384,7 @@ def test_a_damaged_table_is_refused_before_a_row_is_read(tmp_path):
     where = np.array([0, length], dtype="<i4").tobytes()  # the bytes of the first image
     assert where in whole
     path.write_bytes(whole.replace(where, np.array([0, 2**30], dtype="<i4").tobytes()))
-    assert "expected OWNER/NAME or a folder" in fault(f"hf:{root}")
+    assert "expected the whole folder of a data set" in fault(f"hf:{root}")
 
 
 @pytest.mark.parametrize(

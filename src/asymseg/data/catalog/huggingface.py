@@ -125,8 +125,9 @@ def _tables(source: str) -> Any:
             parts[part] = table
     except Exception as error:  # whatever a damaged file makes the library stumble over
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        cure = "copy it again" if folder.is_dir() else "expected OWNER/NAME, and a network, or a folder"
-        raise DataError(f"hf:{source}: {reason}; {cure}") from None
+        here = folder.is_dir()
+        cure = "the whole folder of a data set" if here else "OWNER/NAME, and a network, or a folder"
+        raise DataError(f"hf:{source}: {reason}; expected {cure}") from None
     return parts
 
 
