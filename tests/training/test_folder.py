@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from asymseg.errors import AsymsegError, TrainingError
 from asymseg.training.folder import LOCK, claimed_folder
@@ -55,6 +56,26 @@ def test_a_refusal_leaves_nothing_behind_but_what_was_there_or_learned(tmp_path)
     with pytest.raises(AsymsegError, match="wrong"):
         refused(out, '{"kind": "train", "step": 1}')
     assert {path.name for path in out.iterdir()} >= {"notes.txt", "config.yaml", "log.jsonl", "tensorboard"}
+
+
+def test_a_refusal_is_told_where_a_lock_cannot_be_removed_while_it_is_held(tmp_path, monkeypatch):
+    """As on Windows, where filelock removes it as soon as it is released."""
+
+    class Lock(FileLock):
+        def release(self, force: bool = False) -> None:
+            super().release(force)
+            os.unlink(self.lock_file)
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        if path.name == LOCK:
+            raise PermissionError(13, "used by another process")
+        os.unlink(path)
+
+    monkeypatch.setattr("asymseg.training.folder.FileLock", Lock)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(AsymsegError, match="wrong"):
+        refused(tmp_path / "runs" / "x", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_processes_of_a_run_claim_nothing(tmp_path):

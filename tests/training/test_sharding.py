@@ -31,7 +31,7 @@ from asymseg.model.annnet import ANNNet
 from asymseg.training import plan
 from asymseg.training.log import read_log
 from asymseg.training.optimizer import freeze_batchnorm
-from asymseg.training.sharding import kept_like, own_part, place, whole_network, whole_state
+from asymseg.training.sharding import kept_like, load_network, own_part, place, whole_network, whole_state
 from asymseg.training.state import Run
 
 pytestmark = [
@@ -251,6 +251,10 @@ def compare_steps(rank: int, port: int) -> None:
         # The second process has statistics of its own where BatchNorm is not synchronised; the first one's are saved.
         assert rank or alike(whole, shared), (backbone, train_settings)
         assert sum(isinstance(part, FSDPModule) for part in network.backbone.modules()) == parts, backbone
+    saved = whole["network"]
+    one_class = {name: value[:1] if name.startswith("classifier") else value for name, value in saved.items()}
+    with pytest.raises(RuntimeError, match=r"a tensor of \(1,.*for one of \(5,"):
+        load_network(network, one_class)
 
 
 def two_steps(config: Config, rank: int) -> tuple[dict[str, Any], ANNNet]:

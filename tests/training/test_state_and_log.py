@@ -138,6 +138,18 @@ def test_a_state_with_other_parts_frozen_is_refused(tmp_path, part):
         load(fresh, tmp_path / "last")
 
 
+@pytest.mark.parametrize(
+    "other", [lambda momenta: {99: momenta[0]}, lambda momenta: {0: {"momentum_buffer": torch.zeros(1)}}]
+)
+def test_momenta_of_other_weights_are_refused(tmp_path, other):
+    run = make_run(0)
+    saved = run.optimizer.state_dict()
+    run.optimizer.state_dict = lambda: {**saved, "state": other(saved["state"])}
+    save(run, tmp_path / "last", Progress(1))
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        load(make_run(1), tmp_path / "last")
+
+
 def flip_a_bit(path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1

@@ -40,15 +40,19 @@ def claimed_folder(out: Path, resume: bool, active: bool) -> Iterator[None]:
         raise AsymsegError(
             f"{out}: cannot be made or written ({error.strerror}); name another folder by --out"
         ) from None
+    refused = False
     try:
         clear_leftovers(out)
         yield
     except AsymsegError:
-        if not _has_learned(out):
-            _remove(set(out.glob("*")) - before, made)
+        refused = not _has_learned(out)
+        if refused:
+            _remove(set(out.glob("*")) - before)
         raise
     finally:
-        lock.release()
+        lock.release()  # on Windows this removes its file, which nobody can while it is held
+        if refused:
+            _remove_empty(made)
 
 
 def _has_learned(out: Path) -> bool:
@@ -57,13 +61,17 @@ def _has_learned(out: Path) -> bool:
     return surviving_folder(out / "last") is not None or (log.is_file() and log.stat().st_size > 0)
 
 
-def _remove(entries: set[Path], folders: Sequence[Path]) -> None:
-    """Remove files and folders, and then folders that are empty."""
+def _remove(entries: set[Path]) -> None:
+    """Remove files and folders, but for what the system does not let go."""
     for entry in entries:
         if entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
-            entry.unlink(missing_ok=True)
+            with suppress(OSError):
+                entry.unlink()
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
     for folder in folders:
         with suppress(OSError):  # something else lies there by now
             folder.rmdir()

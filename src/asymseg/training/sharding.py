@@ -104,7 +104,12 @@ def own_part(tensor: Tensor) -> Tensor:
 
 
 def kept_like(whole: Tensor, like: Tensor) -> Tensor:
-    """A copy of `whole` as `like` is kept: where it is, in its order in memory, and of what is shared out the share."""
+    """A copy of `whole` as `like` is kept: where it is, in its order in memory, and of what is shared out the share.
+
+    Raises RuntimeError where their shapes differ.
+    """
+    if whole.shape != like.shape:
+        raise RuntimeError(f"a tensor of {tuple(whole.shape)} for one of {tuple(like.shape)}")
     if isinstance(like, DTensor):
         whole = distribute_tensor(whole, like.device_mesh, like.placements, src_data_rank=None)
     return torch.empty_like(like).copy_(whole)

@@ -162,7 +162,7 @@ def _restore(run: Run, state: dict[str, Any], path: Path) -> None:
         if run.accelerator.scaler is not None and state["scaler"] is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
         run.progress = Progress(**state["progress"])
-    except (RuntimeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path}: cannot be resumed with these settings ({reason}); "
