@@ -451,6 +451,22 @@ def test_an_image_that_breaks_while_training_is_named(data, tmp_path, monkeypatc
     assert state(tmp_path / "run")["progress"]["step"] == 2
 
 
+@pytest.mark.parametrize(("backbone", "stride", "rests"), [("hrnet_w18_small", 32, True), ("resnet10t", 8, False)])
+@pytest.mark.parametrize("aux_weight", [0.4, 0.0])
+def test_every_weight_that_moves_gets_a_gradient(backbone, stride, rests, aux_weight):
+    """Or several processes wait for those that have none, and end with an error in the second step."""
+    stages = (1, 2) if stride == 8 else (-2, -1)
+    model = {"backbone": backbone, "output_stride": stride, "stages": stages}
+    network = make_network(make_config(TINY, {"model": model, "train": {"aux_weight": aux_weight}}), 5)
+    assert network.training
+    outputs = network(torch.randn(2, 3, 64, 64), with_aux=True) if aux_weight else (network(torch.randn(2, 3, 64, 64)),)
+    sum(output.square().mean() for output in outputs).backward()
+    resting = {name for name, weight in network.named_parameters() if weight.grad is None}
+    assert resting == {name for name, weight in network.named_parameters() if not weight.requires_grad}
+    assert all(name.startswith("backbone.") for name in resting)
+    assert bool(resting) == rests
+
+
 def test_the_loss_falls(data, tmp_path):
     slow = {"log_every": 5, "save_every": 30, "validate_every": 30}
     settings = {"steps": 30, "optimizer": "adamw", "learning_rate": 0.003, **slow}

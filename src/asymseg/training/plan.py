@@ -120,6 +120,7 @@ def make_network(config: Config, num_classes: int) -> ANNNet:
         network.backbone.requires_grad_(False)
     if config.train.freeze_batchnorm:
         freeze_batchnorm(network.backbone)
+    freeze_unused(network, config.model.in_channels)
     if config.train.checkpoint_backbone and isinstance(network.backbone, TimmBackbone):
         network.backbone.checkpointing = True
     if config.train.channels_last:
@@ -129,6 +130,18 @@ def make_network(config: Config, num_classes: int) -> ANNNet:
             return synchronise_on_cuda(network)
         synchronise_batchnorm(network)
     return network
+
+
+def freeze_unused(network: ANNNet, in_channels: int) -> None:
+    """Let weights that lead nowhere rest: several processes would wait for their gradients. HRNet has such."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    image, training = torch.zeros(1, in_channels, 64, 64), network.training
+    network.eval()  # or it would take the image for one of its data
+    outputs = (network(image),) if network.aux_classifier is None else network(image, with_aux=True)
+    gradients = torch.autograd.grad([output.sum() for output in outputs], weights, allow_unused=True)
+    for weight, gradient in zip(weights, gradients, strict=True):
+        weight.requires_grad_(gradient is not None)
+    network.train(training)
 
 
 def synchronise_on_cuda(network: ANNNet) -> ANNNet:
