@@ -39,7 +39,7 @@ def _pieces(features: FeatureListNet) -> Iterator[tuple[nn.Module, bool]]:
     layers = nn.Sequential()
     for name, stage in features.items():
         asked_for = name in features.return_layers
-        blocks = list(stage) if type(stage) is nn.Sequential and all(map(is_block, stage)) else [stage]
+        blocks = blocks_in_row(stage) or [stage]
         if not is_block(stage):
             layers.append(stage)
             blocks = [layers] if asked_for else []
@@ -53,6 +53,11 @@ def _pieces(features: FeatureListNet) -> Iterator[tuple[nn.Module, bool]]:
 def is_block(module: nn.Module) -> bool:
     """Whether a module has parts with weights, other than a norm with an activation in it."""
     return any(parameter.dim() > 1 for child in module.children() for parameter in child.parameters())
+
+
+def blocks_in_row(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a module that is nothing but a row of them; none of any other."""
+    return list(module) if type(module) is nn.Sequential and all(map(is_block, module)) else []
 
 
 def _run(part: nn.Module, x: Tensor) -> Any:

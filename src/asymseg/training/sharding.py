@@ -19,9 +19,10 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from asymseg.config import TrainConfig
+from asymseg.config import Config, TrainConfig
+from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
-from asymseg.model.recomputing import is_block
+from asymseg.model.recomputing import blocks_in_row, is_block
 from asymseg.training.optimizer import make_optimizer
 
 
@@ -43,12 +44,21 @@ def shares_out(settings: TrainConfig, accelerator: Accelerator) -> bool:
     return settings.shard and accelerator.num_processes > 1
 
 
-def place(network: ANNNet, settings: TrainConfig, accelerator: Accelerator) -> Placed:
-    """`network`, in place, where its steps are computed: a copy on each process, or a share."""
+def place(network: ANNNet, config: Config, accelerator: Accelerator) -> Placed:
+    """`network`, in place, where its steps are computed: a copy on each process, or a share.
+
+    Raises ConfigError for a backbone that cannot be shared out.
+    """
+    settings = config.train
     if not shares_out(settings, accelerator):
         model, optimizer = accelerator.prepare(network, make_optimizer(network, settings))
         average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
         return Placed(model, optimizer, average, None)
+    if any(parameter.dim() == 0 for parameter in network.parameters()):
+        raise ConfigError(
+            f"model.backbone = {config.model.backbone!r} has weights that are single numbers, which torch cannot share "
+            "out; leave train.shard out, or choose another"
+        )
     outline = copy.deepcopy(network).to("meta")
     network.to(accelerator.device)
     for tensor in network.state_dict().values():
@@ -137,10 +147,14 @@ def _share_out(network: ANNNet, mesh: DeviceMesh) -> None:
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The blocks of a backbone: those that stand in a row; else the stages of timm's lists of them."""
+    """The blocks of a backbone: those that stand in a row or in a list, and after its blocks a stage of timm's lists.
+
+    Only what is called as a module can gather its weights, which a list is not.
+    """
     for child in module.children():
-        if type(child) is nn.Sequential and len(child) > 0 and all(map(is_block, child)):
-            yield from child
+        if row := blocks_in_row(child):
+            yield from row
         else:
-            found = list(_blocks(child))
-            yield from found or ([child] if isinstance(module, FeatureListNet) and is_block(child) else [])
+            yield from _blocks(child)
+            listed = isinstance(module, FeatureListNet | nn.ModuleList) and not isinstance(child, nn.ModuleList)
+            yield from [child] if listed and is_block(child) else []

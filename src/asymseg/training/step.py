@@ -55,7 +55,7 @@ def prepare(
     info = plan.model_info(config, dataset)
     weights = plan.class_weights(config, counts, dataset)
     losses = make_loss(settings, None if weights is None else weights.to(accelerator.device))
-    placed = place(network, settings, accelerator)
+    placed = place(network, config, accelerator)
     run = Run(network, placed.model, placed.optimizer, placed.average, accelerator, Progress(), placed.outline)
     readers = make_readers(dataset.splits["train"], available_workers(config.data))
     return Work(run, losses, info, dataset, config, out, readers, watch)

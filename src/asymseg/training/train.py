@@ -129,8 +129,8 @@ def _learn(work: Work, console: Console) -> None:
     ):
         # DDP's word on 1x1 kernels, whose strides say the same in either form.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        # FSDP's word on logits that are a view; the loss writes nothing into them.
-        warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDPANNNet\) returned a view tensor")
+        # FSDP's word on logits and a backbone's maps that are views; nobody writes anything into them.
+        warnings.filterwarnings("ignore", r"FSDP2-wrapped module \(FSDP(ANNNet|TimmBackbone)\) returned a view tensor")
         if progress.unvalidated:
             _end_step(work, log, stopping)
         batches = TimedBatches(remaining_batches(work), settings.batch_size)
