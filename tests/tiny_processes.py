@@ -2,15 +2,16 @@
 
 import multiprocessing
 import os
-import socket
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate.state import PartialState
 from tiny_runs import quiet
+from torch.distributed import TCPStore
 
 import asymseg.training.train as training
 from asymseg.config import Config
@@ -38,21 +39,45 @@ def train_together(
     Without `report` the best model is not measured once more in the end. What each shows, and the error that ends it,
     stand beside `out` in a file with the number of its rank.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    arguments = [
-        (count, rank, port, data, config, out, (prepare or {}).get(rank, lambda patch: None), report)
-        for rank in range(count)
-    ]
-    processes = [context.Process(target=_work, args=each) for each in arguments]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    with meeting(count) as names:
+        arguments = [
+            (names, rank, data, config, out, (prepare or {}).get(rank, lambda patch: None), report)
+            for rank in range(count)
+        ]
+        processes = [context.Process(target=_work, args=each) for each in arguments]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
     print(*(f"{rank}: {shown(out, rank)}" for rank in range(count)), sep="\n")  # pytest shows it where a test fails
     return [process.exitcode for process in processes]
+
+
+@contextmanager
+def meeting(count: int) -> Iterator[dict[str, str]]:
+    """Variables by which so many processes find each other, as one alone needs none.
+
+    The store is held here, as torchrun holds it, so that its port is never free between its choice and its use.
+    """
+    if count == 1:
+        yield {}
+        return
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    yield {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(count),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+    }
+
+
+def join(names: dict[str, str], rank: int) -> None:
+    """Make this process the one of that rank among those that meet."""
+    if names:
+        os.environ |= {**names, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+    PartialState._reset_state()
 
 
 def shown(out: Path, rank: int) -> str:
@@ -66,19 +91,15 @@ def without_report(patch: pytest.MonkeyPatch) -> None:
 
 
 def _work(
-    count: int,
+    names: dict[str, str],
     rank: int,
-    port: int,
     data: Path | DataSet,
     config: Config,
     out: Path,
     prepare: Prepare,
     report: bool,
 ) -> None:
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
-    if count > 1:
-        os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
-    PartialState._reset_state()
+    join(names, rank)
     console = quiet()
     code, error = 0, ""
     with pytest.MonkeyPatch.context() as patch:

@@ -1,8 +1,8 @@
 """BatchNorm over several processes is torch's own over all images in one: results, gradients and running statistics."""
 
 import copy
-import socket
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,15 +27,13 @@ NORMS = {
 }
 
 
-def test_every_process_gets_its_share_of_the_whole():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(compare, (port, (1, 4, 2)), nprocs=3, start_method="fork")
+def test_every_process_gets_its_share_of_the_whole(tmp_path):
+    torch.multiprocessing.start_processes(compare, (tmp_path / "meeting", (1, 4, 2)), nprocs=3, start_method="fork")
 
 
-def compare(rank: int, port: int, shares: tuple[int, ...]) -> None:
-    dist.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=len(shares))
+def compare(rank: int, meeting: Path, shares: tuple[int, ...]) -> None:
+    store = dist.FileStore(str(meeting), len(shares))
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=len(shares))
     mine = slice(sum(shares[:rank]), sum(shares[: rank + 1]))
     for name, make in NORMS.items():
         torch.manual_seed(0)

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import warnings
 from functools import partial
@@ -16,8 +15,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from accelerate import Accelerator
-from accelerate.state import PartialState
-from tiny_processes import shown, train_together
+from tiny_processes import join, meeting, shown, train_together
 from tiny_runs import TINY, at_step, equal, state, timeless
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -229,16 +227,12 @@ STEPS: list[tuple[str, int, int, dict[str, Any]]] = [
 
 
 def test_steps_are_those_of_the_whole_network_whatever_the_settings():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    torch.multiprocessing.start_processes(compare_steps, (port,), nprocs=2, start_method="fork")
+    with meeting(2) as names:
+        torch.multiprocessing.start_processes(compare_steps, (names,), nprocs=2, start_method="fork")
 
 
-def compare_steps(rank: int, port: int) -> None:
-    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
-    os.environ |= {name: str(value) for name, value in names.items()}
-    PartialState._reset_state()
+def compare_steps(rank: int, names: dict[str, str]) -> None:
+    join(names, rank)
     for known in ("FSDP2-wrapped module .FSDP(ANNNet|TimmBackbone)", "Grad strides do not match bucket view"):
         warnings.filterwarnings("ignore", known)
     for backbone, stride, parts, train_settings in STEPS:
