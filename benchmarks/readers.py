@@ -37,7 +37,8 @@ from asymseg.prediction.raster.pixels import CLASSES as PIXELS
 from asymseg.prediction.raster.predict import Context, predict_raster
 from asymseg.prediction.raster.reading import Raster
 from asymseg.serving.guard import read_keys
-from asymseg.training.state import Progress, Run, load_last, save_last
+from asymseg.training.run import Progress, Run
+from asymseg.training.state import load_last, save_last
 
 SIZE = (24, 32)
 CLASSES = Classes(("ground", "disc", "beacon"), ((90, 90, 90), (0, 0, 255), (255, 0, 0)))

@@ -29,8 +29,8 @@ from asymseg.model.annnet import ANNNet
 from asymseg.training import plan
 from asymseg.training.log import read_log
 from asymseg.training.optimizer import freeze_batchnorm
+from asymseg.training.run import Run
 from asymseg.training.sharding import kept_like, load_network, own_part, place, whole_network, whole_state
-from asymseg.training.state import Run
 
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="forks, so that torch is not loaded once more"),
@@ -263,21 +263,21 @@ def two_steps(config: Config, rank: int) -> tuple[dict[str, Any], ANNNet]:
     accelerator = plan.make_accelerator(settings)
     torch.manual_seed(0)
     network = plan.make_network(config, 5)
-    placed = place(network, config, accelerator)
+    run = place(network, config, accelerator)
     generator = torch.Generator().manual_seed(rank)
     found = []
     for _ in range(2 * settings.accumulation):
-        placed.model.train()
+        run.model.train()
         if settings.freeze_batchnorm or settings.backbone_factor == 0:
             freeze_batchnorm(network.backbone)
-        with accelerator.accumulate(placed.model):
-            outputs = placed.model(torch.randn(2, 3, 64, 64, generator=generator), with_aux=True)
+        with accelerator.accumulate(run.model):
+            outputs = run.model(torch.randn(2, 3, 64, 64, generator=generator), with_aux=True)
             accelerator.backward(sum(output.square().mean() for output in outputs))
-            placed.optimizer.step()
-            placed.optimizer.zero_grad()
-        if placed.average is not None:
-            placed.average.update(network)
+            run.optimizer.step()
+            run.optimizer.zero_grad()
+        if run.average is not None:
+            run.average.update(network)
         found.append([output.detach() for output in outputs])
-    plain = whole_network(placed.average.module if placed.average is not None else network, placed.outline)
-    moved = {"network": network.state_dict(), "optimizer": placed.optimizer.state_dict()}
+    plain = whole_network(run.evaluated, run.outline)
+    moved = {"network": network.state_dict(), "optimizer": run.optimizer.state_dict()}
     return {"found": found, "plain": plain.state_dict(), **whole_state(moved, kept=True)}, network

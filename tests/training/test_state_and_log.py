@@ -22,7 +22,8 @@ from asymseg.model.checkpoint import load_model
 from asymseg.model.info import ModelInfo
 from asymseg.training.log import LOG, RunLog, read_log
 from asymseg.training.optimizer import make_optimizer
-from asymseg.training.state import STATE, SUMS, Progress, Run, load_last, save_last
+from asymseg.training.run import Progress, Run
+from asymseg.training.state import STATE, SUMS, load_last, save_last
 
 INFO = ModelInfo(Classes(("a", "b")), (0.5,) * 3, (0.2,) * 3)
 

@@ -6,7 +6,6 @@ section 5; by torch's `fully_shard`. What is here is called by all processes at 
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,19 +23,7 @@ from asymseg.errors import ConfigError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.recomputing import blocks_in_row, is_block
 from asymseg.training.optimizer import make_optimizer
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A network on the devices of all processes, and what moves it."""
-
-    model: nn.Module
-    """What computes a step: the same network, wrapped."""
-    optimizer: torch.optim.Optimizer
-    average: ModelEmaV3 | None
-    """Moving average of the network, where there is one."""
-    outline: ANNNet | None
-    """The network without its numbers, where the processes share these out."""
+from asymseg.training.run import Run
 
 
 def shares_out(settings: TrainConfig, accelerator: Accelerator) -> bool:
@@ -44,8 +31,8 @@ def shares_out(settings: TrainConfig, accelerator: Accelerator) -> bool:
     return settings.shard and accelerator.num_processes > 1
 
 
-def place(network: ANNNet, config: Config, accelerator: Accelerator) -> Placed:
-    """`network`, in place, where its steps are computed: a copy on each process, or a share.
+def place(network: ANNNet, config: Config, accelerator: Accelerator) -> Run:
+    """A run that begins, with `network`, in place, where its steps are computed: a copy on each process, or a share.
 
     Raises ConfigError for a backbone that cannot be shared out.
     """
@@ -53,7 +40,7 @@ def place(network: ANNNet, config: Config, accelerator: Accelerator) -> Placed:
     if not shares_out(settings, accelerator):
         model, optimizer = accelerator.prepare(network, make_optimizer(network, settings))
         average = ModelEmaV3(network, decay=settings.ema) if settings.ema else None
-        return Placed(model, optimizer, average, None)
+        return Run(network, model, optimizer, average, accelerator)
     if any(parameter.dim() == 0 for parameter in network.parameters()):
         raise ConfigError(
             f"model.backbone = {config.model.backbone!r} has weights that are single numbers, which torch cannot share "
@@ -70,7 +57,7 @@ def place(network: ANNNet, config: Config, accelerator: Accelerator) -> Placed:
         _share_out(each, mesh)
     model = accelerator.prepare_model(network, device_placement=False, evaluation_mode=True)  # or it makes copies of it
     optimizer = accelerator.prepare_optimizer(make_optimizer(network, settings))
-    return Placed(model, optimizer, average, outline)
+    return Run(network, model, optimizer, average, accelerator, outline=outline)
 
 
 def whole_network(network: ANNNet, outline: ANNNet | None) -> ANNNet:

@@ -20,8 +20,8 @@ from asymseg.model.info import ModelInfo
 from asymseg.training import plan
 from asymseg.training.loss import TINY, Loss, make_loss
 from asymseg.training.optimizer import freeze_batchnorm
+from asymseg.training.run import Run
 from asymseg.training.sharding import own_part, place
-from asymseg.training.state import Progress, Run
 from asymseg.training.watch import Watch
 
 
@@ -55,8 +55,7 @@ def prepare(
     info = plan.model_info(config, dataset)
     weights = plan.class_weights(config, counts, dataset)
     losses = make_loss(settings, None if weights is None else weights.to(accelerator.device))
-    placed = place(network, config, accelerator)
-    run = Run(network, placed.model, placed.optimizer, placed.average, accelerator, Progress(), placed.outline)
+    run = place(network, config, accelerator)
     readers = make_readers(dataset.splits["train"], available_workers(config.data))
     return Work(run, losses, info, dataset, config, out, readers, watch)
 
