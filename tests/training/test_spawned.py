@@ -11,15 +11,16 @@ from tiny_runs import run, state, tiny
 from asymseg.data.sample import write_sample
 
 SCRIPT = """
-import multiprocessing
 import sys
-from pathlib import Path
 
-from tiny_runs import run, tiny
+if __name__ == "__main__":  # a worker begins with this file too
+    import multiprocessing
+    from pathlib import Path
 
-from asymseg.config import make_config
+    from tiny_runs import run, tiny
 
-if __name__ == "__main__":
+    from asymseg.config import make_config
+
     multiprocessing.set_start_method(sys.argv[1])
     config = make_config(tiny(steps=3).model_dump(), {"data": {"workers": 1}})
     run(Path("data"), config, Path("spawned"))
