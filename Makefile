@@ -24,7 +24,7 @@ demo: setup ## Train on the built-in scenes with and without long-range context,
 
 test: setup ## Run the tests
 	@echo "Running the tests"
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto # one process per core, one thread per process
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal # a process for each core, which keeps tests of a file together
 
 lint: setup ## Check style and types, changing nothing
 	@echo "Checking style with ruff"
