@@ -95,7 +95,7 @@ def _float_file() -> Iterator[None]:
         return copy
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("asymseg.exporting.export.make_onnx", once)
+        patch.setattr("asymseg.exporting.quantised.make_onnx", once)
         yield
 
 

@@ -25,7 +25,7 @@ from asymseg.serving import serve as serving
 def started(model):
     """The process and the address that it tells."""
     # Longer last words than usual, lest a machine with much else to do has none left for a request that comes late.
-    code = "from asymseg.serving import serve; serve._LAST_WORDS = 3.0; from asymseg.cli import main; main()"
+    code = "from asymseg.serving import serve; serve._LAST_WORDS = 2.0; from asymseg.cli import main; main()"
     command = [sys.executable, "-c", code, "serve", str(model), "--port", "0", "--device", "cpu"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
