@@ -165,8 +165,9 @@ def kill_a_process(driver: psutil.Process) -> str:
     """SIGKILL one of those that hold the model."""
     holding = [child for child in children(driver) if "_Process" in child.name() or "MapWorker" in name_of(child)]
     holding.sort(key=lambda child: child.memory_info().rss)
+    told = f"{name_of(holding[-1])}, one of {len(holding)}"
     os.kill(holding[-1].pid, signal.SIGKILL)
-    return f"{name_of(holding[-1])}, one of {len(holding)}"
+    return told
 
 
 def kill_the_driver(driver: psutil.Process) -> str:
