@@ -87,7 +87,7 @@ def shown(out: Path, rank: int) -> str:
 
 def without_report(patch: pytest.MonkeyPatch) -> None:
     nothing = torch.zeros(5, 5, dtype=torch.int64)
-    patch.setattr(training, "_measure_best", lambda work, console: Evaluation(nothing, scores(nothing), ()))
+    patch.setattr(training, "measure_best", lambda work, console: Evaluation(nothing, scores(nothing), ()))
 
 
 def _work(

@@ -11,6 +11,7 @@ import pytest
 from tiny_runs import at_step, equal, quiet, run, state, timeless, tiny
 
 import asymseg.training.train as module
+import asymseg.training.validation as validation
 from asymseg.cli import main
 from asymseg.data.sample import write_sample
 from asymseg.training.log import read_log
@@ -53,7 +54,7 @@ def test_a_run_that_is_asked_to_stop_goes_on_to_the_same_bits(data, tmp_path, mo
 
 def test_a_validation_is_cut_short_and_done_after_resuming(data, tmp_path, monkeypatch):
     config = tiny(steps=4, save_every=4, validate_every=2, log_every=2)
-    original, seen = module.measure, []
+    original, seen = validation.measure, []
 
     def measured(predictor, pairs, dataset, workers, look):
         def told(done: int, total: int) -> None:
@@ -65,7 +66,7 @@ def test_a_validation_is_cut_short_and_done_after_resuming(data, tmp_path, monke
         return original(predictor, pairs, dataset, workers, told)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "measure", measured)
+        patch.setattr(validation, "measure", measured)
         with pytest.raises(StoppedError, match="after step 2"):
             train(data, config, out=tmp_path / "stopped", console=quiet())
     assert len(seen) < 3

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_runs import TINY, Killed, equal, kill_before, quiet, run, state, timeless, tiny
 
 import asymseg.training.train as module
+import asymseg.training.validation as validation
 from asymseg.config import make_config
 from asymseg.data.dataset import DataSet, open_dataset
 from asymseg.data.sample import make_scene, write_sample
@@ -369,9 +370,9 @@ def test_bf16_runs_even_after_another_precision_and_its_average_is_its_own(data,
             seen.append((network(images) - before).mean().item())
         return original(work, *arguments)
 
-    original = module._validate
+    original = validation._measure
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_validate", noting)
+        patch.setattr(validation, "_measure", noting)
         run(data, tiny(steps=1, precision="bf16", ema=0.9), tmp_path / "ema")
     assert seen == [pytest.approx(1, abs=0.05)]
 
