@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 # Before the profiler is first used: it announces every start and stop on standard error.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -165,19 +165,9 @@ def _in_place_product(
     return 2 * math.prod(left) * right[2]
 
 
-def _attention(
-    query: Sequence[int],
-    key: Sequence[int],
-    value: Sequence[int],
-    dropout: float = 0.0,
-    causal: bool = False,
-    *,
-    out_shape: object,
-    attn_mask: object = None,
-    scale: object = None,
-) -> int:
+def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int], *_: object, **__: object) -> int:
     """Operations of the weights and of the sum that they give, from the shapes B H N D, B H M D and B H M V."""
-    return 2 * math.prod(query[:3]) * key[2] * (query[3] + value[3])
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 def relative_error(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
