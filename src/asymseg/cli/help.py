@@ -1,4 +1,7 @@
-"""How --help reads at any width: docstrings end their lines for whoever reads the code."""
+"""How --help reads at any width: docstrings end their lines for whoever reads the code.
+
+Read as Markdown they would flow by themselves, but without the backticks that set words to be typed apart.
+"""
 
 import re
 from typing import TYPE_CHECKING, Any

@@ -51,9 +51,10 @@ def predict(
 ) -> None:
     """Predict images, folders of images or globs; writes palette PNGs of class ids and pictures to look at.
 
-    Images may also be those of a list, a file NAME.txt with a path in each line. Several inputs keep their places below
-    the folder that they share, so that a/1.jpg and b/1.jpg become OUT/a/1.png and OUT/b/1.png. Where images and results
-    lie may be addresses of stores, such as s3://bucket/photos, for which fsspec has a package.
+    Images may also be those of a list, a file NAME.txt with a path in each line, given by itself. Several inputs keep
+    their places below the folder that they share, so that a/1.jpg and b/1.jpg become OUT/a/1.png and OUT/b/1.png; what
+    holds no image among them is passed over. Where images and results lie may be addresses of stores, such as
+    s3://bucket/photos, for which fsspec has a package.
 
     A raster is predicted tile by tile in memory that does not grow with it, and becomes a cloud-optimised GeoTIFF of
     class ids with its georeference; a run that was killed goes on by itself. A file is taken for a raster where -o is a
@@ -70,7 +71,7 @@ def predict(
         A model folder such as runs/train/best, a checkpoint file, a name of `asymseg models`, a hub id, or what
         `asymseg export` wrote as NAME.onnx.
     inputs
-        Images, folders of images, patterns such as "photos/*.jpg" or lists, as many as there are; or a raster, or a
+        Images, folders of images or patterns such as "photos/*.jpg", as many as there are; or a list, a raster or a
         video. Several are all taken for pictures.
     out
         Folder for the results; for one image also a file NAME.png, for a raster NAME.tif, for a video NAME.mp4.

@@ -136,7 +136,7 @@ def freeze_unused(network: ANNNet, in_channels: int) -> None:
     """Let weights that lead nowhere rest: several processes would wait for their gradients. HRNet has such."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     image, training = torch.zeros(1, in_channels, 64, 64), network.training
-    network.eval()  # or it would take the image for one of its data
+    network.eval()  # or BatchNorm would count the image among the data
     outputs = (network(image),) if network.aux_classifier is None else network(image, with_aux=True)
     gradients = torch.autograd.grad([output.sum() for output in outputs], weights, allow_unused=True)
     for weight, gradient in zip(weights, gradients, strict=True):

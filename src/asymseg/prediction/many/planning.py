@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 from asymseg.data.decoding import IMAGE_SUFFIXES
-from asymseg.data.pairing import is_data
+from asymseg.data.pairing import is_data, listed
 from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.many.stores import Store, find_in_store, is_address, on_disk
 from asymseg.prediction.video import VIDEO_SUFFIXES
@@ -56,9 +56,8 @@ def plan_files(
     All places may be paths, or addresses of a store that fsspec knows, such as s3://bucket/photos. A list is a file
     NAME.txt with a path or an address in each line; paths are relative to its own folder. What several inputs, or the
     lines of a list, mean keeps its place below the folder that all share; of several, what holds no image is passed
-    over with a warning, as is a list. Raises DataError where nothing is to be read,
-    where two images would write the same file, or where one would be overwritten; ConfigError where `out` is named as a
-    file that cannot be written.
+    over with a warning, as is a list. Raises DataError where nothing is to be read, where two images would write the
+    same file, or where one would be overwritten; ConfigError where `out` is named as a file that cannot be written.
     """
     target = str(out) if is_address(out) else on_disk(out)
     several = [inputs] if isinstance(inputs, str | Path) else inputs
@@ -108,8 +107,7 @@ def _images_of_several(inputs: Sequence[str | Path], out: Path | str) -> tuple[S
     if not places:
         raise _no_images(" ".join(map(str, inputs)))
     if others:
-        shown = ", ".join(others[:_SHOWN]) + (f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else "")
-        warnings.warn(f"passed over, for they are no images: {shown}", stacklevel=2)
+        warnings.warn(f"passed over, for they are no images: {listed(others, _SHOWN)}", stacklevel=2)
     return _sharing(places, f"{inputs[0]} and others")
 
 
