@@ -1,10 +1,11 @@
-"""What prediction costs as there are more pixels, classes or images to be listed, each in a process of its own.
+"""What it costs as there are more pixels, classes, images or processes, each measured in a process of its own.
 
     OMP_NUM_THREADS=1 python benchmarks/growth.py --out benchmarks/results/2026-11-cpu-2-cores/growth.json
 
 Pixels and classes: seconds of the processor for an image, the lesser of two, and memory beside the process's own, of an
 untrained MobileNetV2 at stride 16; then with reading a JPEG and writing the mask and the overlay. Images: seconds and
-memory for listing a folder of empty files, and for reading the manifest of a run that has done them all.
+memory for listing a folder of empty files, and for reading the manifest of a run that has done them all. Processes:
+images a second by the clock and memory, of training on the sample with 8 images in a batch, one thread a process.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -23,23 +25,26 @@ from typing import Any
 SIDES = (256, 512, 1024, 2048)
 CLASSES = (2, 19, 150, 255)
 IMAGES = (1_000, 10_000, 100_000)
+PROCESSES = (1, 2)
+STEPS, WARM = 60, 20
 USUAL = 512, 19
 BLOCK = 64
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What prediction costs as there is more of something.")
+    parser = argparse.ArgumentParser(description="What it costs as there is more of something.")
     parser.add_argument("--out", type=Path, help="also write the facts to this file")
-    parser.add_argument("--only", nargs=3, help="pixels SIDE CLASSES, or images COUNT 0, in this process")
+    parser.add_argument("--only", nargs="+", help="pixels SIDE CLASSES, images COUNT or processes COUNT, here")
     arguments = parser.parse_args()
     if arguments.only:
-        kind, one, other = arguments.only
-        print(json.dumps(see(int(one), int(other)) if kind == "pixels" else look_through(int(one))))
+        kind, *numbers = arguments.only
+        print(json.dumps(MEASURES[kind](*map(int, numbers))))
         return
     facts: dict[str, Any] = {
         "by side": {side: run("pixels", side, USUAL[1]) for side in SIDES},
         f"by classes, at {USUAL[0]}x{USUAL[0]}": {classes: run("pixels", USUAL[0], classes) for classes in CLASSES},
-        "by images": {images: run("images", images, 0) for images in IMAGES},
+        "by images": {images: run("images", images) for images in IMAGES},
+        "by processes that train": {processes: run("processes", processes) for processes in PROCESSES},
         "load of the machine": [round(each, 1) for each in os.getloadavg()],
         "hardware": f"{platform.machine()} CPU, one thread",
         "date": date.today().isoformat(),
@@ -51,9 +56,9 @@ def main() -> None:
         arguments.out.write_text(text + "\n", encoding="utf-8")
 
 
-def run(kind: str, one: int, other: int) -> dict[str, float]:
+def run(kind: str, *numbers: int) -> dict[str, float]:
     """What a process of its own says."""
-    words = [sys.executable, __file__, "--only", kind, str(one), str(other)]
+    words = [sys.executable, __file__, "--only", kind, *map(str, numbers)]
     facts: dict[str, float] = json.loads(subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout)
     return facts
 
@@ -127,10 +132,32 @@ def look_through(images: int) -> dict[str, float]:
         }
 
 
+def train_by(processes: int) -> dict[str, float]:
+    """Train as torchrun starts it; its own first steps, which are slower, do not count."""
+    with tempfile.TemporaryDirectory() as folder:
+        data, out = Path(folder, "data"), Path(folder, "run")
+        subprocess.run([sys.executable, "-m", "asymseg", "sample", data], check=True, stdout=subprocess.DEVNULL)
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m", "asymseg"]
+        settings = {"steps": STEPS, "batch_size": 8, "log_every": WARM, "validate_every": STEPS, "save_every": STEPS}
+        words = [word for name, value in settings.items() for word in (f"--train.{name}", str(value))]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        words = [*launcher, "train", str(data), "--config", "sample", "--out", str(out), *words]
+        subprocess.run(words, check=True, env=environment, stdout=subprocess.DEVNULL)
+        entries = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    speeds = [each["images_per_second"] for each in entries if each["kind"] == "train" and each["step"] > WARM]
+    assert len(speeds) == STEPS // WARM - 1
+    return {
+        "images a second": round(len(speeds) / sum(1 / speed for speed in speeds), 2),
+        "MiB of the largest process": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
+    }
+
+
 def memory() -> float:
     """The most that this process has held, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
+
+MEASURES: dict[str, Callable[..., dict[str, float]]] = {"pixels": see, "images": look_through, "processes": train_by}
 
 if __name__ == "__main__":
     main()
