@@ -1,7 +1,9 @@
 """Images and masks on disk, made by hand: each is read faithfully or refused in one line with the cure."""
 
 import struct
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +194,27 @@ def test_sixteen_bit_rgb_tiff_keeps_all_bits(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb")
     image = read_image(tmp_path / "a.tif")
     assert np.array_equal(np.round(pixels_of(image).astype(np.float64) * 65535), stored)
+
+
+def test_threads_load_arrays_one_after_the_other(tmp_path, monkeypatch):
+    def load(*arguments, **options) -> np.ndarray:
+        inside.append(True)
+        time.sleep(0.01)  # long enough for another thread to come in, if it could
+        together.append(len(inside))
+        inside.pop()
+        return original(*arguments, **options)
+
+    inside: list[bool] = []
+    together: list[int] = []
+    original = np.load
+    monkeypatch.setattr(np, "load", load)
+    np.save(tmp_path / "a.npy", PICTURE)
+    with ThreadPoolExecutor(4) as threads:
+        images = [*threads.map(read_image, [tmp_path / "a.npy"] * 8)]
+        sizes = [*threads.map(image_size, [tmp_path / "a.npy"] * 8)]
+    assert together == [1] * 16
+    assert all(torch.equal(image, image_tensor(PICTURE)) for image in images)
+    assert sizes == [(5, 7)] * 8
 
 
 def test_float_files_are_on_the_scale_already(tmp_path):

@@ -19,6 +19,7 @@ from torch import Tensor
 from asymseg.atomic import atomic_file
 from asymseg.classes import Classes
 from asymseg.data.dataset import Pair, read_pair
+from asymseg.data.decoding import load_array
 from asymseg.data.reading import pair_size
 from asymseg.errors import DataError
 
@@ -82,7 +83,7 @@ def _mapped(entry: Path) -> Shaped[Tensor, "..."] | None:
     """The entry's array, read from disk where it is touched; None where there is none that is whole."""
     try:
         # Written to, it would become private memory: torch knows no arrays that must not be written to.
-        return torch.from_numpy(np.load(entry, mmap_mode="c", allow_pickle=False))
+        return torch.from_numpy(load_array(entry, mmap_mode="c"))
     except (OSError, ValueError, EOFError):
         return None
 

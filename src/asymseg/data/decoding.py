@@ -1,6 +1,7 @@
 """From a file to the numbers it holds, by the library that keeps them all. What they mean is for `files`."""
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -44,6 +45,8 @@ _ORIENTATION = 0x0112
 _ON_THEIR_SIDE = (5, 6, 7, 8)
 """Its values that swap height and width; any other number beyond these means nothing."""
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+
+_LOADING = threading.Lock()
 
 # It logs each entry of a damaged file, and without a handler that would go to standard error, line by line.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -133,7 +136,7 @@ def open_tiff(source: Source) -> tifffile.TiffFile:
 def read_array(source: Source, kind: Kind) -> np.ndarray:
     """The upright content of any file that Pillow would not keep whole, as H W or H W C."""
     if kind == "npy":
-        array: np.ndarray = np.load(rewound(source), allow_pickle=False)
+        array = load_array(source)
     elif kind == "png16":
         array = _read_deep_png(source)
     else:
@@ -145,6 +148,17 @@ def read_array(source: Source, kind: Kind) -> np.ndarray:
     if array.ndim not in (2, 3):
         raise DataError(f"{name_of(source)}: an array of shape {array.shape}; save it as H W C or H W")
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def load_array(source: Source, mmap_mode: Literal["r", "c"] | None = None) -> np.ndarray:
+    """The array of an NPY file.
+
+    One at a time: NumPy reads the head by Python's parser of literals, which in CPython 3.11 raises SystemError, now and
+    then, where the collector runs in one of two threads that are in it.
+    """
+    with _LOADING:
+        array: np.ndarray = np.load(rewound(source), mmap_mode=mmap_mode, allow_pickle=False)
+    return array
 
 
 def _read_deep_png(source: Source) -> np.ndarray:
@@ -183,7 +197,7 @@ def size_from_head(path: Path) -> tuple[int, int]:
     """Height and width of the upright image, without decoding it."""
     kind = kind_of(path)
     if kind == "npy":
-        shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        shape = load_array(path, mmap_mode="r").shape
         if len(shape) not in (2, 3):
             raise DataError(f"{path}: an array of shape {shape}; save it as H W C or H W")
         return int(shape[0]), int(shape[1])
