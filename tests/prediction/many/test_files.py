@@ -14,7 +14,7 @@ from asymseg.errors import AsymsegError, ConfigError, DataError
 from asymseg.model.annnet import ANNNet
 from asymseg.model.info import ModelInfo
 from asymseg.prediction.many.files import predict_files
-from asymseg.prediction.many.planning import find_images
+from asymseg.prediction.many.planning import find_images, plan_files
 from asymseg.prediction.many.stores import Store
 from asymseg.prediction.predict import Predictor
 
@@ -47,6 +47,14 @@ def photos(tmp_path) -> tuple[Path, dict[str, np.ndarray]]:
 
 def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_folder_of_data_brings_its_masks_and_that_is_told(tmp_path):
+    for kind in ("images", "masks"):
+        put(tmp_path / "data" / kind / "train" / "a.png")
+    with pytest.warns(UserWarning, match=r"data/masks: masks are predicted .*; name .*data/images for its "):
+        assert len(plan_files(tmp_path / "data", tmp_path / "out").names) == 2
+    assert plan_files(tmp_path / "data" / "images", tmp_path / "out").names == ("train/a.png",)  # and nothing is told
 
 
 def test_a_folder_with_subfolders(predictor, photos, tmp_path):

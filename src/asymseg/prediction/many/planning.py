@@ -56,7 +56,7 @@ def plan_files(
     All places may be paths, or addresses of a store that fsspec knows, such as s3://bucket/photos. A list is a file
     NAME.txt with a path or an address in each line; paths are relative to its own folder. What several inputs, or the
     lines of a list, mean keeps its place below the folder that all share; of several, what holds no image is passed
-    over with a warning, as is a list. Raises DataError where nothing is to be read, where two images would write the
+    over with a warning, as is a list; there is one too where a folder of data brings its masks. Raises DataError where nothing is to be read, where two images would write the
     same file, or where one would be overwritten; ConfigError where `out` is named as a file that cannot be written.
     """
     target = str(out) if is_address(out) else on_disk(out)
@@ -64,6 +64,9 @@ def plan_files(
     source, names = _images(several[0], target) if len(several) == 1 else _images_of_several(several, target)
     plan = Plan(source, names, *_result_folder(target, len(names)))
     _refuse_overwriting(plan, overlay, probabilities)
+    if {"images", "masks"} <= {name.partition("/")[0] for name in names}:
+        cure = f"name {source.place('images')} for its images alone"
+        warnings.warn(f"{source.place('masks')}: masks are predicted as images are; {cure}", stacklevel=2)
     return plan
 
 
