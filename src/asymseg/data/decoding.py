@@ -153,8 +153,8 @@ def read_array(source: Source, kind: Kind) -> np.ndarray:
 def load_array(source: Source, mmap_mode: Literal["r", "c"] | None = None) -> np.ndarray:
     """The array of an NPY file.
 
-    One at a time: NumPy reads the head by Python's parser of literals, which in CPython 3.11 raises SystemError, now and
-    then, where the collector runs in one of two threads that are in it.
+    One at a time: NumPy reads the head by Python's parser of literals, which in CPython 3.11 raises SystemError, now
+    and then, where the collector runs in one of two threads that are in it.
     """
     with _LOADING:
         array: np.ndarray = np.load(rewound(source), mmap_mode=mmap_mode, allow_pickle=False)

@@ -56,8 +56,9 @@ def plan_files(
     All places may be paths, or addresses of a store that fsspec knows, such as s3://bucket/photos. A list is a file
     NAME.txt with a path or an address in each line; paths are relative to its own folder. What several inputs, or the
     lines of a list, mean keeps its place below the folder that all share; of several, what holds no image is passed
-    over with a warning, as is a list; there is one too where a folder of data brings its masks. Raises DataError where nothing is to be read, where two images would write the
-    same file, or where one would be overwritten; ConfigError where `out` is named as a file that cannot be written.
+    over with a warning, as is a list; there is one too where a folder of data brings its masks. Raises DataError where
+    nothing is to be read, where two images would write the same file, or where one would be overwritten; ConfigError
+    where `out` is named as a file that cannot be written.
     """
     target = str(out) if is_address(out) else on_disk(out)
     several = [inputs] if isinstance(inputs, str | Path) else inputs
