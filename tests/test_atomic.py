@@ -162,6 +162,18 @@ def test_permissions_are_those_of_other_files(tmp_path):
     assert modes == {"file": 0o640, "usual": 0o640, "folder": 0o750, "usual folder": 0o750}
 
 
+@pytest.mark.skipif(os.name == "nt", reason="permission bits are POSIX's")
+@pytest.mark.usefixtures("umask")
+def test_the_mask_of_the_process_is_never_touched(tmp_path, monkeypatch):
+    """It is one for all threads: what another makes meanwhile would be open to everybody, perhaps for good."""
+    monkeypatch.setattr(os, "umask", None)
+    with atomic_file(tmp_path / "file") as file, atomic_folder(tmp_path / "folder") as folder:
+        assert (file.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o640, 0o750)
+        file.chmod(0o600)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+    monkeypatch.undo()
+
+
 @pytest.mark.parametrize("atomic", [atomic_file, atomic_folder])
 def test_a_parent_that_is_a_file(tmp_path, atomic):
     (tmp_path / "file").touch()
@@ -185,11 +197,12 @@ def test_a_folder_where_a_file_should_be_and_the_other_way_round(tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("atomic", "maker"), [(atomic_file, "mkstemp"), (atomic_folder, "mkdtemp")])
+@pytest.mark.parametrize(("atomic", "maker"), [(atomic_file, "touch"), (atomic_folder, "mkdir")])
 def test_a_place_that_may_not_be_written(tmp_path, monkeypatch, atomic, maker):
-    def refuse(**_):
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(path, **_):
+        if path != tmp_path:
+            raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(f"asymseg.atomic.tempfile.{maker}", refuse)
+    monkeypatch.setattr(Path, maker, refuse)
     with pytest.raises(AsymsegError, match=r"cannot be made or written \(Permission denied\)"), atomic(tmp_path / "x"):
         pass

@@ -1,8 +1,8 @@
 """Files and folders that appear whole or not at all: written beside their place, then renamed."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,13 +17,13 @@ _PART = ".part-"
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` if the block ends well, and is removed if not."""
     _make_place(path, path.is_dir())
+    temporary = path.with_name(f".{path.stem}{_PART}{secrets.token_hex(4)}{path.suffix}")
     with _writable(path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}{_PART}", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+        temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are as readable as any other
+        temporary.chmod(mode)  # as any other file's, even where the writer has made it private
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,15 +38,15 @@ def atomic_folder(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     system's memory alone, before it gets its name: what a loss of power leaves is whole, too.
     """
     _make_place(path, path.exists() and not path.is_dir())
+    temporary = path.with_name(f".{path.name}{_PART}{secrets.token_hex(4)}")
     with _writable(path):
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PART}", dir=path.parent))
+        temporary.mkdir()
     previous, outdated = previous_folder(path), temporary.with_name(f"{temporary.name}.old")
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         for entry in temporary.iterdir():
             if entry.is_file():
-                entry.chmod(0o666 & ~_umask())  # safetensors makes private files, too
+                entry.chmod(temporary.stat().st_mode & 0o666)  # safetensors makes private files
         if lasting:
             _to_disk(temporary)
         if path.exists():
@@ -109,9 +109,3 @@ def _writable(path: Path) -> Iterator[None]:
         raise AsymsegError(
             f"{path.parent}: cannot be made or written ({error.strerror}); choose another place"
         ) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
