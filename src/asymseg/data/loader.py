@@ -190,7 +190,8 @@ class _Samples:
         if epoch != self.epoch:
             self.epoch, self.order = epoch, order(len(self.pairs), self.seed, epoch)
         rng = np.random.default_rng((self.seed, _AUGMENT, number))
-        for index in np.roll(self.order, -place).tolist():
+        for step in range(len(self.pairs)):
+            index = int(self.order[(place + step) % len(self.pairs)])
             pair = self.pairs[index]
             self.readers.take(index)
             try:
