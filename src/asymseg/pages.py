@@ -26,9 +26,12 @@ def render_page(package: str, template: str, **values: Any) -> str:
 
 
 def save_page(path: Path, text: str) -> None:
-    """Write a page; a file that was there stays until the new one is whole."""
+    """Write a page; a file that was there stays until the new one is whole.
+
+    A question mark stands for what UTF-8 cannot say: names of files may hold bytes that are none.
+    """
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
 
 def picture_address(picture: Image.Image, form: Literal["PNG", "JPEG"], **settings: Any) -> str:

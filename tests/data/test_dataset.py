@@ -1,6 +1,8 @@
 """Folders of images and masks: pairs, splits, classes, and one line for each way they can be wrong."""
 
+import hashlib
 import json
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +11,15 @@ import pytest
 from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
-from asymseg.data.dataset import DataSet, Pair, check_pairs, count_warnings, median_frequency_weights, open_dataset
+from asymseg.data.dataset import (
+    DataSet,
+    Pair,
+    check_pairs,
+    count_warnings,
+    hold_out,
+    median_frequency_weights,
+    open_dataset,
+)
 from asymseg.errors import DataError
 
 CAMVID = Path(__file__).parents[2].parent / "shared" / "data" / "camvid"
@@ -162,6 +172,14 @@ def test_the_holdout_is_the_same_on_every_machine(tmp_path):
     assert "no val split: 4 of 20 training images held out" in first.notes
     assert len(open_dataset(tmp_path, holdout=0.001).splits["val"]) == 1
     assert len(open_dataset(tmp_path, holdout=0.999).splits["train"]) == 1
+
+
+def test_names_may_hold_bytes_that_are_no_utf8():
+    """As a disk of Latin-1 gives them."""
+    pairs = tuple(Pair(name, Path(name), Path(name)) for name in ("a", "stra\udcdfe"))
+    splits, _ = hold_out({"train": pairs}, 0.5)
+    chosen = min(pairs, key=lambda pair: hashlib.sha256(os.fsencode(pair.name)).digest())
+    assert splits["val"] == (chosen,)
 
 
 def test_a_smaller_holdout_lies_in_a_larger_one(tmp_path):

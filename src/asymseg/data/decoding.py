@@ -209,9 +209,13 @@ def size_from_head(path: Path) -> tuple[int, int]:
     with Image.open(path) as opened:
         width, height = opened.size
         # Pillow turns TIFF files by itself, and tells their turned size. Asked for a PNG's EXIF, it decodes all pixels.
-        told = opened.format != "PNG" or any(name in path.read_bytes() for name in _PNG_EXIF)
+        told = opened.format != "PNG" or _may_hold_exif(path.read_bytes())
         turned = opened.format != "TIFF" and told and opened.getexif().get(_ORIENTATION, 1) in _ON_THEIR_SIDE
     return (width, height) if turned else (height, width)
+
+
+def _may_hold_exif(png: bytes) -> bool:
+    return any(name in png for name in _PNG_EXIF)
 
 
 def pillow_channels(opened: Image.Image, channels: int) -> np.ndarray:

@@ -115,11 +115,16 @@ def hold_out(splits: dict[str, tuple[Pair, ...]], share: float) -> tuple[dict[st
     if len(pairs) == 1:
         return {**splits, "val": pairs}, f"the only image {pairs[0].name} is used for training and for validation"
     count = min(max(1, round(share * len(pairs))), len(pairs) - 1)
-    ranked = sorted(pairs, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    ranked = sorted(pairs, key=lambda pair: _hash(pair.name))
     chosen = {pair.name for pair in ranked[:count]}
     val = tuple(pair for pair in pairs if pair.name in chosen)
     train = tuple(pair for pair in pairs if pair.name not in chosen)
     return {**splits, "train": train, "val": val}, f"no val split: {count} of {len(pairs)} training images held out"
+
+
+def _hash(name: str) -> bytes:
+    """Of a name that may hold bytes which are no UTF-8, as those of old disks do."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def test_nothing_is_finished_at_first(out: Store):
 
 def test_what_was_recorded_is_known_to_the_next_run(out: Store):
     begin(out, MADE)
-    finished = [Done("a.png"), Done("trip/ä b.jpg", "damaged:\tcopy it"), Done("c\n.png")]
+    finished = [Done("a.png"), Done("trip/ä b.jpg", "damaged:\tcopy it"), Done("c\n.png"), Done("stra\udcdfe.png")]
     record(out, finished[:2])
     record(out, finished[2:])
     record(out, [])

@@ -55,7 +55,8 @@ def record(out: Store, finished: Sequence[Done]) -> None:
         lines = [
             json.dumps({"image": done.image, **({"failed": done.failed} if done.failed else {})}) for done in finished
         ]
-        out.write(f"{_DONE}/{hashlib.sha256(names.encode()).hexdigest()[:16]}.jsonl", "\n".join([*lines, ""]).encode())
+        digest = hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        out.write(f"{_DONE}/{digest[:16]}.jsonl", "\n".join([*lines, ""]).encode())
 
 
 def refuse_kept(out: Store) -> None:

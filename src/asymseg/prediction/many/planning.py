@@ -232,7 +232,7 @@ def _identities(store: Store, names: Iterable[str]) -> dict[str, None]:
     found = dict[str, None]()
     for name in names:
         path = os.path.join(store.local, name)
-        folder, _, last = path.rpartition(os.sep)
+        folder, last = os.path.split(path)
         if folder not in folders:
             folders[folder] = os.path.realpath(folder)
         found[os.path.realpath(path) if os.path.islink(path) else os.path.join(folders[folder], last)] = None
