@@ -164,3 +164,9 @@ def test_a_folded_network_stays_here(hub):
     with pytest.raises(CheckpointError, match="fold=False"):
         push_to_hub(Predictor(make(), INFO, "cpu"), "roads/small")
     assert not hub.calls
+
+
+def test_the_network_of_an_exported_file_stays_here(hub):
+    exported = Predictor(torch.nn.Conv2d(3, 2, 1), INFO, "cpu", fold=False)
+    with pytest.raises(CheckpointError, match="holds an exported file, whose weights are not to be had"):
+        push_to_hub(exported, "roads/small")

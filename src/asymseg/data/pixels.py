@@ -1,6 +1,7 @@
 """Images as arrays, and masks as files: all that prediction needs of the disk, without torch."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -10,6 +11,9 @@ from asymseg.atomic import atomic_file
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.decoding import Source, kind_of, name_of, pillow_channels, read_array, reading, rewound
 from asymseg.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
 
 Pixels = UInt8[np.ndarray, "h w c"] | Float[np.ndarray, "h w c"]
 """An image as bytes, or as float32 on the 0..1 scale."""
@@ -62,9 +66,16 @@ def to_pixels(image: Image.Image | np.ndarray, channels: int = 3, where: Path | 
     return np.require(array, requirements=["C", "W"])  # torch wants memory that can be written
 
 
-def open_pixels(source: str | Path | Image.Image | np.ndarray, channels: int) -> Pixels:
-    """Any image a user may hold, in the form that `read_pixels` gives. Raises DataError."""
-    return read_pixels(Path(source), channels) if isinstance(source, str | Path) else to_pixels(source, channels)
+def open_pixels(source: "str | Path | Image.Image | np.ndarray | torch.Tensor", channels: int) -> Pixels:
+    """Any image a user may hold, in the form that `read_pixels` gives; a tensor is C H W. Raises DataError."""
+    if isinstance(source, str | Path):
+        return read_pixels(Path(source), channels)
+    if isinstance(source, Image.Image | np.ndarray):
+        return to_pixels(source, channels)
+    if source.dim() != 3:
+        raise DataError(f"expected a tensor C H W, got the shape {tuple(source.shape)}")
+    tensor = source.float() if source.is_floating_point() else source  # NumPy has no bfloat16
+    return to_pixels(tensor.detach().cpu().permute(1, 2, 0).numpy(), channels)  # c h w -> h w c
 
 
 def write_mask(path: Path, mask: UInt8[np.ndarray, "h w"], classes: Classes) -> None:

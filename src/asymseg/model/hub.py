@@ -92,6 +92,10 @@ def push_to_hub(
             "the predictor holds a folded network, which cannot be trained; push the model's folder, or load it with "
             "fold=False"
         )
+    if not isinstance(network, ANNNet | FoldedANNNet):
+        raise CheckpointError(
+            "the predictor holds an exported file, whose weights are not to be had; push the model's folder"
+        )
     info = replace(info, license=license or info.license)
     api = HfApi(token=token)
     with TemporaryDirectory() as name:

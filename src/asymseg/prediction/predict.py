@@ -12,8 +12,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor, nn
 
-from asymseg.data.files import image_tensor, read_image
-from asymseg.errors import ConfigError, DataError
+from asymseg.data.pixels import open_pixels
+from asymseg.errors import ConfigError
 from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
 from asymseg.prediction.answer import Answer
@@ -220,11 +220,4 @@ def _rows(answer: Answer, rows: slice) -> Float[np.ndarray, "n r w"]:
 
 def to_tensor(source: ImageSource, channels: int) -> Tensor:
     """Any image a user may hold, as C H W bytes or floats 0..1. Raises DataError."""
-    if isinstance(source, str | Path):
-        return read_image(Path(source), channels)
-    if isinstance(source, Tensor):
-        if source.dim() != 3:
-            raise DataError(f"expected a tensor C H W, got the shape {tuple(source.shape)}")
-        source = source.float() if source.is_floating_point() else source  # NumPy has no bfloat16
-        source = source.detach().cpu().permute(1, 2, 0).numpy()  # c h w -> h w c
-    return image_tensor(source, channels)
+    return torch.from_numpy(open_pixels(source, channels)).permute(2, 0, 1)  # h w c -> c h w

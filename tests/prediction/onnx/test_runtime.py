@@ -288,6 +288,40 @@ def test_the_file_as_a_network_says_the_same_to_all_that_takes_tensors(files):
     assert on_torch(wrapped) is wrapped
 
 
+@pytest.mark.parametrize("kind", ["logits", "bytes"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.bfloat16])
+def test_a_tensor_is_taken_as_the_torch_predictor_takes_it(files, kind, dtype):
+    image = torch.from_numpy(picture()).permute(2, 0, 1)
+    image = image if dtype == torch.uint8 else (image / 255).to(dtype)
+    predictor = OnnxPredictor(files / f"{kind}.onnx", "cpu")
+    if kind == "bytes" and dtype != torch.uint8:
+        with pytest.raises(DataError, match="images of 8 bit alone"):
+            predictor(image)
+        return
+    expected = Predictor(Small(), INFO, "cpu")(image)
+    same(predictor(image), expected)
+    same(predictor.several([image])[0], expected)
+
+
+def test_a_batch_is_no_image(files):
+    with pytest.raises(DataError, match=r"expected a tensor C H W, got the shape \(1, 3, 20, 30\)"):
+        OnnxPredictor(files / "logits.onnx", "cpu")(torch.zeros(1, 3, 20, 30))
+
+
+@pytest.mark.parametrize("kind", ["logits", "bytes"])
+def test_the_network_of_a_file_gives_the_logits_of_normalised_images(files, kind):
+    stack = torch.from_numpy(np.stack([picture(seed=1), picture(seed=2)])).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(numbers)[:, None, None] for numbers in (INFO.mean, INFO.std))
+    normalised = (stack / 255 - mean) / std
+    said = asymseg.load(files / f"{kind}.onnx").network(normalised)
+    torch.testing.assert_close(said, Small()(normalised).detach(), rtol=0, atol=1e-4)
+
+
+def test_a_file_of_class_maps_has_no_network(files):
+    with pytest.raises(ConfigError, match=r"class_map.onnx: gives class maps and no scores"):
+        _ = OnnxPredictor(files / "class_map.onnx", "cpu").network
+
+
 def test_what_no_file_can_tell(files):
     with pytest.raises(ConfigError, match=r"logits.onnx: the insides of its blocks are not in the file"):
         OnnxPredictor(files / "logits.onnx", "cpu")(picture()).attention(1, 1)

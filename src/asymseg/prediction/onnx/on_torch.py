@@ -46,6 +46,13 @@ def as_bytes(x: Float[np.ndarray, "b c h w"], info: ModelInfo, where: str | Path
     return given[:, ::-1] if info.channel_order == "BGR" else given
 
 
+def file_network(runtime: OnnxPredictor) -> FileNetwork:
+    """The file as a network. Raises ConfigError for one that gives class maps."""
+    if runtime.signature.output == "class_map":
+        raise ConfigError(f"{runtime.path}: gives class maps and no scores; export it with --output logits")
+    return FileNetwork(runtime)
+
+
 def on_torch(predictor: Predictor | OnnxPredictor) -> Predictor:
     """The same predictor with tensors; its file is still run by onnxruntime.
 
@@ -53,8 +60,6 @@ def on_torch(predictor: Predictor | OnnxPredictor) -> Predictor:
     """
     if isinstance(predictor, Predictor):
         return predictor
-    if predictor.signature.output == "class_map":
-        raise ConfigError(f"{predictor.path}: gives class maps and no scores; export it with --output logits")
-    wrapped = Predictor(FileNetwork(predictor), predictor.info, "cpu", fold=False)
+    wrapped = Predictor(file_network(predictor), predictor.info, "cpu", fold=False)
     wrapped.parameters = predictor.parameters
     return wrapped

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from jaxtyping import Float32, Shaped, UInt8
@@ -23,7 +23,8 @@ from asymseg.prediction.result import AnyPredictor, Result
 from asymseg.prediction.shortage import ran_out
 from asymseg.prediction.windows import make_axis
 
-ImageSource = str | Path | Image.Image | np.ndarray
+if TYPE_CHECKING:
+    import torch
 
 _LEAST = np.finfo(np.float32).tiny
 _PIXELS_TOGETHER = {"cpu": 2**18, "cuda": 2**22}
@@ -65,15 +66,15 @@ class OnnxPredictor(AnyPredictor):
         self.parameters = int(content.get("parameters", 0))
         """Of the network; 0 where the file does not say."""
 
-    def __call__(self, source: ImageSource, *, keep: bool = True) -> Result:
-        """Predict a path, a PIL image, or an array H W 3 of bytes or of floats 0..1.
+    def __call__(self, source: "str | Path | Image.Image | np.ndarray | torch.Tensor", *, keep: bool = True) -> Result:
+        """Predict a path, a PIL image, an array H W 3, or a tensor C H W, of bytes or floats 0..1.
 
         With `keep` the scores of all classes are held, so that the probabilities can be had later; without, the image
         is seen again should they be asked for. Raises DataError, and ConfigError for what the file cannot give.
         """
         return self._results([open_pixels(source, len(self.info.mean))], keep)[0]
 
-    def several(self, images: Sequence[ImageSource]) -> list[Result]:
+    def several(self, images: "Sequence[str | Path | Image.Image | np.ndarray | torch.Tensor]") -> list[Result]:
         """What calling the predictor gives for each; images of one size go through the file together."""
         opened = [open_pixels(source, len(self.info.mean)) for source in images]
         alike = defaultdict[tuple[tuple[int, ...], np.dtype[Any]], list[int]](list)
@@ -101,6 +102,16 @@ class OnnxPredictor(AnyPredictor):
         """Class probabilities at the image's own size, over the model's windows, scales and flips."""
         scores, are_logits = self._look([image])
         return _shares(scores[0], are_logits)
+
+    @property
+    def network(self) -> "torch.nn.Module":
+        """What the file says, as a network: normalised B C H W in, logits out. This alone loads torch.
+
+        Raises ConfigError for a file that gives class maps.
+        """
+        from asymseg.prediction.onnx.on_torch import file_network
+
+        return file_network(self)
 
     @property
     def attends(self) -> bool:
