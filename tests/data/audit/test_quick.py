@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from label_faults import FAULTS, copied_to_val, labelled_twice, make_clean, mask_interpolated, places, save_mask
+from PIL import Image
 
 from asymseg.data.audit.quick import quick_check
 from asymseg.data.dataset import check_pairs, open_dataset
@@ -71,3 +72,36 @@ def test_a_stray_id_is_told_where_classes_are_inferred(data: Path) -> None:
         "val: no pixel of class 9",
         "id 9 became a class for 3 pixels in train/000",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "cure"),
+    [
+        (0, 'if it means thing, say so in classes.json: "values": {"0": "ground", "255": "thing"}'),
+        (1, 'if it means ground, say so in classes.json: "values": {"1": "thing", "255": "ground"}'),
+    ],
+)
+def test_masks_of_one_class_are_refused(data: Path, kept: int, cure: str) -> None:
+    """Masks of 0 and 255 where two classes are named: half would be ignored, and any network gets a mIoU of 1."""
+    (data / "classes.json").write_text('{"classes": ["ground", "thing"]}')
+    for path in (data / "masks").rglob("*.png"):
+        with Image.open(path) as opened:
+            ids = np.array(opened)
+        save_mask(path, np.where(ids > 0, kept, 255).astype(np.uint8))
+    with pytest.raises(DataError) as error:
+        quick_check(open_dataset(data), SPLITS, 3, 1)
+    name = ("ground", "thing")[kept]
+    what = f"train: every labelled pixel is {name}, so nothing can be learnt; 255 counts nowhere; "
+    assert str(error.value) == what + cure
+    _, _, values = cure.partition("classes.json: ")
+    (data / "classes.json").write_text('{"classes": ["ground", "thing"], ' + values + "}")
+    counts, _ = quick_check(open_dataset(data), SPLITS, 3, 1)
+    assert (counts["train"].sum(axis=0) > 0).all()
+
+
+def test_masks_of_one_class_among_several_are_refused(data: Path) -> None:
+    for path in (data / "masks").rglob("*.png"):
+        with Image.open(path) as opened:
+            save_mask(path, np.zeros_like(np.array(opened)))
+    with pytest.raises(DataError, match="so nothing can be learnt; look whether classes.json gives the ids"):
+        quick_check(open_dataset(data), SPLITS, 3, 1)

@@ -53,8 +53,11 @@ def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred
     everywhere = np.sum(list(totals.values()), axis=0)
     stray = stray_classes(counts) if inferred else {}
     findings = []
+    alone = _one_class(counts["train"], classes) if "train" in counts else None
     nowhere = [classes.names[number] for number in np.flatnonzero(everywhere == 0)]
-    if nowhere:
+    if alone is not None:
+        findings.append(alone)
+    elif nowhere:
         message = f"no pixel of {listed(nowhere, _SHOWN)} in any mask"
         cure = "take them out of classes.json, or look whether their ids there are right"
         findings.append(Finding("warning", "absent-class", message, cure))
@@ -75,6 +78,20 @@ def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred
         findings.append(of_masks("warning", "stray-id", message, cure, guilty))
     known = [number for number in range(len(classes)) if number not in stray]
     return findings + _scarce(counts, classes, known)
+
+
+def _one_class(train: SplitCounts, classes: Classes) -> Finding | None:
+    """Training masks of one of several classes: a network could not but be right, and would have learnt nothing."""
+    present = np.flatnonzero(train.pixels.sum(axis=0)).tolist()
+    if len(present) != 1 or len(classes) == 1:
+        return None
+    one = classes.names[present[0]]
+    cure = "look whether classes.json gives the ids that stand in the masks"
+    if len(classes) == 2 and train.ignored.any():
+        other = classes.names[1 - present[0]]
+        values = f'"values": {{"{raw_ids(classes)[present[0]]}": "{one}", "{classes.ignore}": "{other}"}}'
+        cure = f"{classes.ignore} counts nowhere; if it means {other}, say so in classes.json: {values}"
+    return Finding("error", "one-class", f"train: every labelled pixel is {one}, so nothing can be learnt", cure)
 
 
 def stray_classes(counts: Mapping[str, SplitCounts]) -> dict[int, list[PairFacts]]:
