@@ -1,7 +1,9 @@
 """`asymseg check` as its user meets it: exit codes, the table, the JSON file and the page."""
 
+import io
 import json
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +65,27 @@ def test_errors_exit_with_3_and_warnings_alone_with_4(data: Path, check: Check, 
     assert [finding["kind"] for finding in content["findings"]] == ["missing-mask", "size", "duplicate-across"]
     assert content["findings"][1]["files"] == [str(places(data)[2].mask)]
     assert content["findings"][1]["pairs"] == ["train/004"]
+
+
+def test_a_part_whose_masks_are_all_unreadable(data: Path, check: Check, tmp_path: Path) -> None:
+    for path in (data / "masks" / "val").iterdir():
+        path.write_bytes(b"no image")
+    code, text = check(data)
+    assert code == 3
+    assert "error 3 masks" in text
+    splits = json.loads((tmp_path / "out" / "check.json").read_text())["splits"]
+    assert (list(splits["train"]["pixels"]), splits["val"]["pixels"]) == (CLASSES["classes"], {})
+
+
+def test_names_that_the_output_cannot_say(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a pipe takes Latin-1 alone, or a file's name is no UTF-8."""
+    names = ["地面", *CLASSES["classes"][1:]]
+    (data / "classes.json").write_text(json.dumps({**CLASSES, "classes": names}))
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="latin-1"))
+    main(["check", str(data), "--out", str(tmp_path / "out"), "--no-gallery"])
+    sys.stdout.flush()
+    assert rb"\u5730\u9762" in written.getvalue()
 
 
 def test_the_results_of_two_data_sets_lie_apart(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

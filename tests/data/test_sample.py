@@ -61,6 +61,11 @@ def test_the_written_sample_is_a_data_set(tmp_path):
     assert len(contents) == 6  # no scene is in two splits
 
 
+def test_a_part_of_no_scenes_is_not_there(tmp_path):
+    write_sample(tmp_path / "data", train=2, val=1, test=0)
+    assert list(open_dataset(tmp_path / "data").splits) == ["train", "val"]
+
+
 def test_fewer_scenes_than_none_are_refused(tmp_path):
     with pytest.raises(DataError, match="2, -1 and 0 scenes to train, val and test; give 0 or more of each"):
         write_sample(tmp_path / "data", train=2, val=-1, test=0)

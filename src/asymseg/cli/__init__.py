@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 
 import cyclopts
 import pydantic
@@ -53,6 +54,8 @@ def _with_truths(arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. A user's mistake prints one line and exits with 2; a bug keeps its traceback and exits with 1."""
+    if isinstance(sys.stdout, TextIOWrapper):  # a name it cannot say is no reason to die; standard error knows that
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app(_with_truths(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
     except AsymsegError as error:

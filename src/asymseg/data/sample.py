@@ -57,7 +57,8 @@ def write_sample(folder: Path, train: int = 256, val: int = 64, test: int = 64) 
         raise DataError(f"{folder}: already there and not an empty folder; choose another name, or remove it")
     with atomic_folder(folder) as part:
         for split, count in (("train", train), ("val", val), ("test", test)):
-            _write_split(part, split, count)
+            if count:  # a part without images would be refused by whoever reads it
+                _write_split(part, split, count)
         content = json.dumps(SAMPLE_CLASSES.to_dict(), indent=1)
         (part / "classes.json").write_text(content + "\n", encoding="utf-8")
 

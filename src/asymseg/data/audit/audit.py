@@ -33,6 +33,7 @@ class SplitSummary:
 
     pairs: tuple[Pair, ...]
     class_pixels: tuple[int, ...]
+    """Of each class; empty where no mask could be counted, as are those below."""
     class_masks: tuple[int, ...]
     """Masks in which each class occurs."""
     ignored: int
@@ -81,8 +82,8 @@ class Audit:
             "splits": {
                 split: {
                     "images": len(part.pairs),
-                    "pixels": dict(zip(names, part.class_pixels, strict=True)),
-                    "masks": dict(zip(names, part.class_masks, strict=True)),
+                    "pixels": dict(zip(names, part.class_pixels, strict=False)),
+                    "masks": dict(zip(names, part.class_masks, strict=False)),
                     "ignored": part.ignored,
                     "ignored_share": part.ignored_share,
                 }
