@@ -140,6 +140,15 @@ def test_every_measure_is_written_and_can_be_left_out(predictor, data, tmp_path)
     assert (content["mode"], content["window"], content["confusion_matrix"]) == ("slide", [2, 2], MATRIX)
 
 
+def test_a_module_of_the_users_own_is_reported_on(data, tmp_path):
+    class Mine(torch.nn.Module):
+        def forward(self, images):
+            return images
+
+    evaluate(Predictor(Mine(), INFO, "cpu"), data, out=tmp_path / "out", gallery=False, replicates=0)
+    assert "Mine" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_the_counts_of_each_image_read_back(predictor, data, tmp_path):
     result = evaluate(predictor, data, out=tmp_path)
     record = read_record(tmp_path)

@@ -4,10 +4,11 @@ import platform
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from asymseg.data.dataset import DataSet
 from asymseg.data.loader import read_pair
@@ -50,7 +51,6 @@ def make_report(
     gallery: bool,
 ) -> Report:
     """The page's content; the images it shows are predicted once more."""
-    settings = cast(Any, predictor.network).settings
     ranked = sorted((entry for entry in result.images if not np.isnan(entry[1])), key=lambda entry: entry[1])
     shown = min(GALLERY, (len(ranked) + 1) // 2) if gallery else 0
     pairs = {pair.name: pair for pair in dataset.splits[split]}
@@ -70,8 +70,7 @@ def make_report(
     return Report(
         title=f"Segmentation of the {split} images",
         subtitle=(
-            f"network: {settings['backbone'] or 'own backbone'}, fusion {settings['fusion']}, context "
-            f"{settings['context']}, output stride {settings['output_stride']}",
+            f"network: {_network_in_words(predictor.network)}",
             f"parameters: {predictor.parameters:,}",
             f"images: {len(result.images)}, at their own size",
             f"seen at: {predictor.info.seeing}",
@@ -90,6 +89,16 @@ def make_report(
         calibration=None if result.calibration is None else calibration_scores(result.calibration),
         categories=category_scores(result.matrix, classes.categories) if classes.categories else {},
         confused=confused(),
+    )
+
+
+def _network_in_words(network: nn.Module) -> str:
+    settings = getattr(network, "settings", None)
+    if settings is None:
+        return type(network).__name__  # a module of the user's
+    return (
+        f"{settings['backbone'] or 'own backbone'}, fusion {settings['fusion']}, context {settings['context']}, "
+        f"output stride {settings['output_stride']}"
     )
 
 

@@ -118,7 +118,7 @@ class ModelDescription(BaseModel):
     name: str
     version: Annotated[str, Field(description="Changes with the model's files.")]
     classes: list[Class]
-    parameters: Annotated[int | None, Field(description="Numbers in the network; null where it does not tell.")]
+    parameters: Annotated[int, Field(description="Numbers in the network; 0 where its file does not tell.")]
     preprocessing: Preprocessing
     seeing: Annotated[str, Field(description="How it looks at an image.")]
     license: str
