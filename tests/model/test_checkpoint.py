@@ -67,6 +67,21 @@ def test_plain_information_comes_back(tmp_path):
     assert load_model(tmp_path / "model")[1] == info
 
 
+def test_made_up_colours_are_written_and_stay_made_up(tmp_path):
+    """Whoever draws the masks elsewhere needs them; they do not say what colours in RGB masks mean."""
+    save_model(tmp_path / "model", make(), ModelInfo(Classes(("a", "b")), (0.5,), (0.5,)))
+    config = json.loads((tmp_path / "model" / "config.json").read_text(encoding="utf-8"))
+    assert config["palette"] == [[128, 0, 0], [0, 128, 0]]
+    classes = load_model(tmp_path / "model")[1].classes
+    assert classes.palette == ((128, 0, 0), (0, 128, 0))
+    assert not classes.declared_palette
+
+
+def test_declared_colours_stay_declared(saved):
+    assert load_model(saved)[1].classes.declared_palette
+    assert "palette_declared" not in json.loads((saved / "config.json").read_text(encoding="utf-8"))
+
+
 def test_what_lies_in_the_folder(saved):
     assert sorted(path.name for path in saved.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     assert os.listdir(saved.parent) == ["model"]

@@ -78,6 +78,7 @@ def test_a_run_leaves_all_it_promises(data, tmp_path):
     assert info.metrics["miou"] == max(mious)
     assert info.metrics["step"] == mious.index(max(mious)) + 1
     assert info.classes == open_dataset(data).classes
+    assert info.source == "trained by asymseg on 10 images"
     assert network.settings["pool_sizes"] == (1, 2)
     assert "learning rate" in (out / "report.html").read_text(encoding="utf-8").lower()
     _, measured = shown.split("measuring the best model on 2 validation images, for the report")

@@ -44,12 +44,14 @@ class ModelInfo:
 
     def describe(self, network: dict[str, Any]) -> dict[str, Any]:
         """What stands in a model folder's config.json, and in an exported file; `network` is how it is built."""
+        made_up: dict[str, Any] = {"palette": self.classes.palette, "palette_declared": False}
         return {
             "format": FORMAT,
             "version": FORMAT_VERSION,
             "asymseg": version("asymseg"),
             "network": network,
             **self.classes.to_dict(),
+            **({} if self.classes.declared_palette else made_up),
             "preprocessing": {"mean": self.mean, "std": self.std, "channel_order": self.channel_order},
             "prediction": asdict(self.seeing),
             "holdout": self.holdout,
@@ -62,6 +64,8 @@ class ModelInfo:
     def from_description(cls, content: dict[str, Any], where: str) -> "ModelInfo":
         """Check and read what `read_description` gives; `where` names its place in messages. Raises CheckpointError."""
         preprocessing, prediction = content["preprocessing"], content.get("prediction", {})
+        if content.get("palette_declared") is False:  # made up anew, they say nothing about RGB masks here either
+            content = {name: value for name, value in content.items() if name != "palette"}
         try:
             info = cls(
                 classes=Classes.from_dict(content, where),

@@ -172,7 +172,9 @@ def model_info(config: Config, dataset: DataSet) -> ModelInfo:
         flip=seen.flip,
         average=seen.average,
     )
-    return ModelInfo(dataset.classes, mean, std, seeing=seeing, holdout=config.data.holdout)
+    of_what = f" of {dataset.origin.name}" if dataset.origin is not None else ""
+    source = f"trained by asymseg on {len(dataset.splits['train'])} images{of_what}"
+    return ModelInfo(dataset.classes, mean, std, seeing=seeing, holdout=config.data.holdout, source=source)
 
 
 def announce(
