@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
 import asymseg
@@ -106,6 +107,18 @@ def test_a_second_signal_ends_it_at_once(started, picture):
     for thread in threads:
         thread.join()
     assert process.stderr.read() == "ended at once; who waited got no answer\n"
+
+
+def test_a_signal_that_comes_before_the_start_ends_it(model, monkeypatch):
+    load, told = uvicorn.Config.load, []
+
+    def asked_meanwhile(config):
+        signal.raise_signal(signal.SIGTERM)
+        load(config)
+
+    monkeypatch.setattr(uvicorn.Config, "load", asked_meanwhile)
+    serving.serve((str(model),), port=0, device="cpu", started=told.append)
+    assert told == []
 
 
 def test_made_up_requests_get_the_answers_that_the_api_promises(started, tmp_path):

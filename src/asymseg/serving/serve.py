@@ -102,9 +102,13 @@ class _Server(uvicorn.Server):
         self.loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self.trimming = asyncio.create_task(_trim(self.heap))
-        self.tell()
+        if not self.should_exit:
+            self.tell()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self.started:  # nobody has been told to come
+            self.should_exit = True
+            return
         if self.room.stopping:  # leaving in order would take as long as the network has still to do
             print("ended at once; who waited got no answer", file=sys.stderr, flush=True)
             os._exit(128 + sig)
