@@ -9,6 +9,7 @@ from asymseg.benchmarking.rivals import fused_non_local, plain_apnb, plain_non_l
 from asymseg.benchmarking.settings import BenchmarkSettings, Precision, Size
 from asymseg.benchmarking.weights import liven
 from asymseg.blocks import APNB
+from asymseg.model.checkpoint import parameter_count
 
 CHANNELS, KEYS, VALUES = 2048, 256, 256
 SIZES: tuple[Size, ...] = ((64, 64), (96, 96), (64, 128), (128, 128), (128, 256))
@@ -41,7 +42,7 @@ def _contestants(block: APNB, x: torch.Tensor, precision: Precision) -> list[Con
         ("non-local, plain", lambda x: plain_non_local(block, x), None),
         ("non-local, fused attention", lambda x: fused_non_local(block, x), "non-local, plain"),
     )
-    parameters = sum(parameter.numel() for parameter in block.parameters())
+    parameters = parameter_count(block)
     size = (x.shape[2], x.shape[3])
     return [
         Contestant(name, size, evaluating(form, x, precision=precision), like, parameters) for name, form, like in forms

@@ -14,8 +14,9 @@ from asymseg.benchmarking.figures import Comparison
 from asymseg.benchmarking.machine import HALF, autocast, evaluating, highest_rates, in_reused_memory
 from asymseg.benchmarking.rivals import plain_head
 from asymseg.benchmarking.settings import BenchmarkSettings, Precision, Size
-from asymseg.benchmarking.weights import count, liven
+from asymseg.benchmarking.weights import liven
 from asymseg.model.annnet import ANNNet
+from asymseg.model.checkpoint import parameter_count
 from asymseg.model.folding import fold
 
 PREDICTED = "folded, as predicted"
@@ -86,7 +87,7 @@ def _prediction(network: ANNNet, trial: Trial) -> Comparison:
             ("bare 3x3, as predicted", in_reused_memory(bare_last), last[1]),
         ):
             call = evaluating(form, high, precision=trial.precision)
-            contestants.append(Contestant(name, size, call, parameters=count(bare)))
+            contestants.append(Contestant(name, size, call, parameters=parameter_count(bare)))
     comparison = compare("ANN head, prediction", contestants, trial, ours=PREDICTED)
     copy_rate, product_rate = highest_rates(trial.device, trial.precision, trial.settings.quick)
     return replace(comparison, copy_rate=copy_rate, product_rate=product_rate)
@@ -100,7 +101,7 @@ def _predicting(
     module: nn.Module,
     precision: Precision,
 ) -> Contestant:
-    parameters = count(module)
+    parameters = parameter_count(module)
     moved = sum(map_.numel() for map_ in maps) + parameters + len(maps[0]) * CLASSES * size[0] * size[1]
     traffic = moved * (2 if precision in HALF else 4)
     call = evaluating(head, *maps, precision=precision)
@@ -159,7 +160,7 @@ def _step(
         (high.shape[2], high.shape[3]),
         call,
         like=None if name == "plain" else "plain",
-        parameters=count(network),
+        parameters=parameter_count(network),
         forward=forward,
         state=[*parameters, *network.buffers()],
         compared=1,

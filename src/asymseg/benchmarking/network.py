@@ -14,8 +14,9 @@ from asymseg.benchmarking.figures import Comparison
 from asymseg.benchmarking.machine import autocast, evaluating
 from asymseg.benchmarking.rivals import plain_backbone, plain_head, plain_network
 from asymseg.benchmarking.settings import BenchmarkSettings, Precision, Size
-from asymseg.benchmarking.weights import count, liven
+from asymseg.benchmarking.weights import liven
 from asymseg.model.annnet import ANNNet, pad_for, upsample
+from asymseg.model.checkpoint import parameter_count
 from asymseg.prediction.device import Precision as PredictorPrecision
 from asymseg.prediction.execution import Coarse, prepare
 from asymseg.training.loss import cross_entropy
@@ -73,7 +74,7 @@ def _prediction(network: ANNNet, trial: Trial, compiling: bool) -> Comparison:
         ]
         for name, form, x, module in forms:
             call = evaluating(form, x, precision=precision)
-            contestants.append(Contestant(name, size, call, None if name == PLAIN else PLAIN, count(module)))
+            contestants.append(Contestant(name, size, call, None if name == PLAIN else PLAIN, parameter_count(module)))
         if compiling:
             contestants.append(_compiled(folded, network.align_corners, turned, trial))
     return compare("prediction", contestants, trial, ours=PREDICTED)
@@ -99,7 +100,7 @@ def _compiled(folded: nn.Module, align_corners: bool, images: Tensor, trial: Tri
 
     size = (images.shape[2], images.shape[3])
     note = f"compiled in {seconds:.0f} s"
-    return Contestant("folded, compiled", size, call, PLAIN, count(folded), ordinary, note=note)
+    return Contestant("folded, compiled", size, call, PLAIN, parameter_count(folded), ordinary, note=note)
 
 
 def _full(coarse: Coarse, align_corners: bool) -> Callable[[Tensor], Tensor]:
@@ -163,7 +164,7 @@ def _step(
         (images.shape[2], images.shape[3]),
         call,
         like=None if name == PLAIN else PLAIN,
-        parameters=count(network),
+        parameters=parameter_count(network),
         forward=forward,
         state=[*network.parameters(), *network.buffers()],
     )

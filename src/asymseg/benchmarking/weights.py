@@ -31,8 +31,3 @@ def liven(module: nn.Module, forward: Callable[[], object]) -> None:
     module.eval()
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
-
-
-def count(module: nn.Module) -> int:
-    """Parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -94,9 +94,12 @@ def training_loader(
 
 def available_workers(settings: DataConfig) -> int:
     """How many processes will read: no more than the cores this one may use, for they would only wait."""
-    # Not every system can tell how many of its cores these are.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(settings.workers, cores)
+    return min(settings.workers, available_cores())
+
+
+def available_cores() -> int:
+    """How many cores this process may use; all of the machine's where the system cannot tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class TimedBatches:

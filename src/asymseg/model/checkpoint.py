@@ -102,7 +102,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 
 def parameter_count(network: nn.Module) -> int:
-    """Number of trainable numbers in a network."""
+    """How many numbers a network has as parameters, frozen ones too."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 

@@ -6,9 +6,6 @@ from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
 
-OVERLAY_QUALITY = 90
-"""Of the JPEG files of overlays."""
-
 Picture = UInt8[np.ndarray, "c h w"] | Float[np.ndarray, "c h w"]
 """An image as bytes or floats 0..1."""
 

@@ -1,4 +1,4 @@
-"""What is sent back of a result: JSON, pictures, probabilities."""
+"""What is sent back of a result: whether that can be, and its form as JSON; pictures are for `prediction.encoding`."""
 
 import base64
 import json
@@ -8,14 +8,12 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from asymseg.classes import Classes
-from asymseg.data.pixels import mask_picture
 from asymseg.errors import ConfigError
 from asymseg.prediction.attention import Attention
-from asymseg.prediction.overlay import OVERLAY_QUALITY
 from asymseg.prediction.raster.polygons import find_regions
 from asymseg.prediction.result import Result
 from asymseg.serving.loading import Loaded
@@ -48,23 +46,6 @@ def check_wanted(wanted: Wanted, classes: Classes, pixels: int) -> None:
         raise Refusal(
             413, "too_large", f"the probabilities of {len(classes)} classes are given for at most {most} pixels"
         )
-
-
-def as_picture(result: Result, wanted: Wanted) -> bytes:
-    """The mask, with the bytes that `predict` writes; or the overlay."""
-    file = BytesIO()
-    if wanted.output == "mask":
-        mask_picture(result.mask, result.classes).save(file, format="PNG")
-    else:
-        result.overlay(wanted.opacity).save(file, format="JPEG", quality=OVERLAY_QUALITY)
-    return file.getvalue()
-
-
-def as_arrays(probabilities: Float[np.ndarray, "n h w"], classes: Classes) -> bytes:
-    """The file that `predict --probabilities` writes."""
-    file = BytesIO()
-    np.savez_compressed(file, probabilities=probabilities.astype(np.float16), classes=np.array(classes.names))
-    return file.getvalue()
 
 
 def as_json(result: Result, model: Loaded, wanted: Wanted, name: str | None, seconds: float) -> bytes:

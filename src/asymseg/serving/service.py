@@ -15,8 +15,9 @@ from starlette.requests import ClientDisconnect
 
 from asymseg.data.pixels import Pixels
 from asymseg.errors import ConfigError, DataError
+from asymseg.prediction.encoding import mask_file, overlay_file, shares_file
 from asymseg.prediction.shortage import ran_out
-from asymseg.serving.answering import KINDS, as_arrays, as_json, as_picture, check_wanted, of_pixel
+from asymseg.serving.answering import KINDS, as_json, check_wanted, of_pixel
 from asymseg.serving.kept import Kept
 from asymseg.serving.metrics import Metrics
 from asymseg.serving.models import Models
@@ -114,9 +115,11 @@ class Service:
             elif wanted.output == "probabilities":
                 async with self._large:
                     shares = await asyncio.wrap_future(worker.do(lambda: result.probabilities))
-                    content = await self._in(self._encoders, as_arrays, shares, result.classes)
+                    content = await self._in(self._encoders, shares_file, shares, result.classes)
+            elif wanted.output == "overlay":
+                content = await self._in(self._encoders, overlay_file, result, wanted.opacity)
             else:
-                content = await self._in(self._encoders, as_picture, result, wanted)
+                content = await self._in(self._encoders, mask_file, result)
             return Response(content, media_type=KINDS[wanted.output])
 
     async def _image(self, worker: Worker, request: Request, body: bytes, wanted: Wanted, place: Place) -> Pixels:

@@ -1,7 +1,6 @@
 """What a run will need, found by a few of its own steps: memory, time, waiting for images; and settings that fit."""
 
 import math
-import os
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from asymseg.config import Config, make_config
 from asymseg.data.dataset import DataSet
-from asymseg.data.loader import TimedBatches
+from asymseg.data.loader import TimedBatches, available_cores
 from asymseg.data.measure import measure_stages
 from asymseg.data.reading import pair_size
 from asymseg.errors import ConfigError, TrainingError
@@ -162,7 +161,7 @@ def propose(
         height, width = (max(stride, math.floor(side * shrink / stride) * stride) for side in crop)
         crop = height, width
     compute = seconds(settings.batch_size)
-    cores = cores or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    cores = cores or available_cores()
     spare = cores - 1 if device == "cpu" else cores
     workers = max(1, min(math.ceil(1.2 * loading * settings.batch_size / compute), spare))
     reading = loading * settings.batch_size / max(1, min(data.workers, cores))

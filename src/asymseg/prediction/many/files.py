@@ -4,18 +4,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from asymseg.data.pixels import Pixels, mask_picture, read_pixels
+from asymseg.data.pixels import Pixels, read_pixels
 from asymseg.data.prefetching import prefetched
 from asymseg.errors import ConfigError, DataError
+from asymseg.prediction.encoding import mask_file, overlay_file, shares_file
 from asymseg.prediction.many.manifest import Done, begin, record, refuse_kept
 from asymseg.prediction.many.planning import Plan, overlay_name, plan_files, shares_name
-from asymseg.prediction.overlay import OVERLAY_QUALITY
 from asymseg.prediction.result import AnyPredictor, Result
 
 _TOGETHER = 256
@@ -150,15 +147,8 @@ def encoded(result: Result, mask: str, wanted: Wanted) -> dict[str, bytes]:
     """The files of one image by their names, the mask last."""
     files: dict[str, bytes] = {}
     if wanted.probabilities:
-        shares = BytesIO()
-        names = np.array(result.classes.names)
-        np.savez_compressed(shares, probabilities=result.probabilities.astype(np.float16), classes=names)
-        files[shares_name(mask)] = shares.getvalue()
+        files[shares_name(mask)] = shares_file(result.probabilities, result.classes)
     if wanted.overlay:
-        picture = BytesIO()
-        result.overlay().save(picture, format="JPEG", quality=OVERLAY_QUALITY)
-        files[overlay_name(mask)] = picture.getvalue()
-    ids = BytesIO()
-    mask_picture(result.mask, result.classes).save(ids, format="PNG")
-    files[mask] = ids.getvalue()
+        files[overlay_name(mask)] = overlay_file(result)
+    files[mask] = mask_file(result)
     return files
