@@ -46,6 +46,13 @@ def test_a_failure_leaves_the_older_file(tmp_path):
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / f"{'地' * 83}.png"  # 253 bytes of 255
+    with atomic_file(path) as temporary:
+        temporary.write_text("one")
+    assert path.read_text() == "one"
+
+
 def test_a_folder_appears_at_the_end(tmp_path):
     path = tmp_path / "new" / "model"
     for text in ("one", "two"):

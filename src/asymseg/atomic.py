@@ -17,7 +17,7 @@ _PART = ".part-"
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a temporary path to write to; it becomes `path` if the block ends well, and is removed if not."""
     _make_place(path, path.is_dir())
-    temporary = path.with_name(f".{path.stem}{_PART}{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f"{_part_of(path.stem)}{path.suffix}")
     with _writable(path):
         temporary.touch(exist_ok=False)
     mode = temporary.stat().st_mode
@@ -38,7 +38,7 @@ def atomic_folder(path: Path, *, lasting: bool = False) -> Iterator[Path]:
     system's memory alone, before it gets its name: what a loss of power leaves is whole, too.
     """
     _make_place(path, path.exists() and not path.is_dir())
-    temporary = path.with_name(f".{path.name}{_PART}{secrets.token_hex(4)}")
+    temporary = path.with_name(_part_of(path.name))
     with _writable(path):
         temporary.mkdir()
     previous, outdated = previous_folder(path), temporary.with_name(f"{temporary.name}.old")
@@ -78,6 +78,11 @@ def clear_leftovers(folder: Path) -> None:
             shutil.rmtree(entry, ignore_errors=True)
         else:
             entry.unlink(missing_ok=True)
+
+
+def _part_of(name: str) -> str:
+    """A name of its own for what will be called `name`, and not too long where that is as long as names can be."""
+    return f".{name[:40]}{_PART}{secrets.token_hex(4)}"
 
 
 def _to_disk(folder: Path) -> None:
