@@ -15,8 +15,8 @@ REPLICATES = 2000
 LEVEL = 0.95
 SEED = 0
 
-_PORTION = 250
-"""Replicates that are drawn and summed together."""
+_DRAWN_AT_ONCE = 2_000_000
+"""Images of all replicates that are drawn and summed together."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,9 @@ def _sums(counts: np.ndarray, replicates: int, seed: int) -> Iterator[Float64[np
     images = len(counts)
     flat = counts.reshape(images, 3 * counts.shape[2]).astype(np.float64)
     generator = np.random.default_rng(seed)
-    for first in range(0, replicates, _PORTION):
-        portion = min(_PORTION, replicates - first)
+    together = max(1, _DRAWN_AT_ONCE // max(1, images))
+    for first in range(0, replicates, together):
+        portion = min(together, replicates - first)
         draws = generator.integers(0, images, (portion, images)) if images else np.zeros((portion, 0), dtype=np.int64)
         cells = (draws + images * np.arange(portion)[:, None]).ravel()
         times = np.bincount(cells, minlength=portion * images).reshape(portion, images)

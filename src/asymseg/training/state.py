@@ -117,6 +117,8 @@ def _restore(run: Run, state: dict[str, Any], path: Path) -> None:
         load_network(run.network, state["network"])
         _load_optimizer(run.optimizer, state["optimizer"])
         if run.average is not None:
+            if state["average"] is None:
+                raise ValueError("it holds no moving average")
             load_network(run.average.module, state["average"])
         if run.accelerator.scaler is not None and state["scaler"] is not None:
             run.accelerator.scaler.load_state_dict(state["scaler"])
