@@ -46,7 +46,8 @@ class ModelConfig(_Section):
     backbone: str = "resnet50"
     """Any timm model that gives feature maps; a ResNet perhaps with changes, as in resnet101s+ceil."""
     pretrained: bool | Path = True
-    """Backbone weights: true downloads timm's, a file (timm's, torchvision's) is read, false starts from noise."""
+    """True downloads timm's backbone, a file (timm's, torchvision's) is read for it, false starts from noise; a model's
+    folder or a name of `asymseg models` gives the whole network, which may have been trained for other classes."""
     fusion: Literal["afnb", "none"] = "afnb"
     """What joins the two last stages: asymmetric fusion, or nothing (the last stage alone)."""
     context: Literal["apnb", "nonlocal", "nonlocal_wang", "psp", "none"] = "apnb"

@@ -186,7 +186,9 @@ def _no_word_of_surplus_keys() -> Iterator[None]:
 def _weights_in(path: Path) -> tuple[set[str], dict[str, Any]]:
     """timm's names of the tensors in a file, and where timm is to take them from."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; model.pretrained takes true, false or a file of weights")
+        raise CheckpointError(
+            f"{path}: no such file; model.pretrained takes true, false, a file of weights or a model's folder"
+        )
     if path.suffix != ".safetensors":
         with path.open("rb") as file:
             if file.read(9)[8:] == b"{":  # timm would take it for a pickle

@@ -1,6 +1,7 @@
 """Everything before the first step: folder, data, network, and the words that say what will happen."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from asymseg.model.checkpoint import parameter_count
 from asymseg.model.info import ModelInfo
 from asymseg.model.seeing import Seeing
 from asymseg.model.synchronised import synchronise_batchnorm
+from asymseg.training.beginning import names_model
 from asymseg.training.optimizer import freeze_batchnorm
 from asymseg.training.sharding import shares_out
 
@@ -113,6 +115,8 @@ def class_weights(config: Config, counts: np.ndarray | None, dataset: DataSet) -
 def make_network(config: Config, num_classes: int) -> ANNNet:
     """The network that a configuration describes."""
     settings = config.model.model_dump()
+    if names_model(config.model.pretrained):
+        settings["pretrained"] = False  # its weights come later, with those of the head
     if config.train.aux_weight == 0:
         settings["aux_channels"] = 0
     network = ANNNet(num_classes, **settings)
@@ -151,13 +155,15 @@ def synchronise_on_cuda(network: ANNNet) -> ANNNet:
     return converted
 
 
-def model_info(config: Config, dataset: DataSet) -> ModelInfo:
-    """What the model folder will say beside the weights."""
+def model_info(config: Config, dataset: DataSet, begun: ModelInfo | None = None) -> ModelInfo:
+    """What the model folder will say beside the weights; `begun` is what the model said that the run begins with."""
     channels = config.model.in_channels
     if config.data.mean is not None and config.data.std is not None:
         if not len(config.data.mean) == len(config.data.std) == channels:
             raise ConfigError(f"data.mean and data.std need one number for each of the {channels} channels")
         mean, std = config.data.mean, config.data.std
+    elif begun is not None:
+        mean, std = begun.mean, begun.std
     elif channels == 3:
         mean, std = backbone_normalisation(config.model.backbone)
     else:
@@ -174,7 +180,10 @@ def model_info(config: Config, dataset: DataSet) -> ModelInfo:
     )
     of_what = f" of {dataset.origin.name}" if dataset.origin is not None else ""
     source = f"trained by asymseg on {len(dataset.splits['train'])} images{of_what}"
-    return ModelInfo(dataset.classes, mean, std, seeing=seeing, holdout=config.data.holdout, source=source)
+    info = ModelInfo(dataset.classes, mean, std, seeing=seeing, holdout=config.data.holdout, source=source)
+    if begun is not None:
+        info = replace(info, source=f"{source}, from {config.model.pretrained}", license=begun.license)
+    return info
 
 
 def announce(
@@ -197,6 +206,7 @@ def announce(
         f"learning    {settings.optimizer}, rate {settings.learning_rate:g}, "
         f"backbone {settings.learning_rate * settings.backbone_factor:g}, poly {settings.power:g}, "
         f"warm-up {settings.warmup_steps}",
+        *([f"begins with {model.pretrained}"] if isinstance(model.pretrained, Path) else []),
         f"writes to   {out}",
     ):
         console.print(line, highlight=False, markup=False)

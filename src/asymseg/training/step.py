@@ -18,6 +18,7 @@ from asymseg.data.readers import Readers, make_readers
 from asymseg.errors import TrainingError
 from asymseg.model.info import ModelInfo
 from asymseg.training import plan
+from asymseg.training.beginning import begin_with, names_model
 from asymseg.training.loss import TINY, Loss, make_loss
 from asymseg.training.optimizer import freeze_batchnorm
 from asymseg.training.run import Run
@@ -52,7 +53,9 @@ def prepare(
     settings = config.train
     torch.manual_seed(settings.seed)
     network = plan.make_network(config, len(dataset.classes))
-    info = plan.model_info(config, dataset)
+    source = config.model.pretrained
+    begun = begin_with(source, network, dataset.classes) if names_model(source) else None
+    info = plan.model_info(config, dataset, begun)
     weights = plan.class_weights(config, counts, dataset)
     losses = make_loss(settings, None if weights is None else weights.to(accelerator.device))
     run = place(network, config, accelerator)
