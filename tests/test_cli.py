@@ -4,6 +4,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -446,3 +447,14 @@ def test_resume_is_for_images(trained: Path, run: Run, tmp_path: Path) -> None:
     code, output = run("predict", trained / "run", image, "-o", tmp_path / "x.tif", "--resume")
     assert code == 2
     assert "--resume and --engine are for images" in output
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes end otherwise there")
+@pytest.mark.parametrize("words", [["models"], ["train", "--print-config"]])
+def test_who_reads_no_further_gets_no_traceback(words):
+    """As in `asymseg models | head -1`, here by a reader that has left before anything is written."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, "-m", "asymseg", *words], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

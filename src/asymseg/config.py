@@ -295,7 +295,7 @@ def explain(error: ValidationError) -> str:
         *above, unknown = map(str, fault["loc"])
         section: Any = Config.model_fields.get(above[0]) if above else None
         known = list(section.annotation.model_fields) if section else list(Config.model_fields)
-        close = difflib.get_close_matches(unknown, known, n=1)
+        close = _elsewhere(unknown, 1.0) or difflib.get_close_matches(unknown, known, n=1) or _elsewhere(unknown, 0.8)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"unknown setting {'.'.join([*above, unknown])!r}; {hint}"
     parts = [str(part) for part in fault["loc"] if str(part).isidentifier()]
@@ -303,3 +303,10 @@ def explain(error: ValidationError) -> str:
     message = fault["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
     return f"{key} = {_SHORT.repr(fault['input'])}: {message}" if key and len(parts) > 1 else message
+
+
+def _elsewhere(name: str, cutoff: float) -> list[str]:
+    """The setting of any section that has nearly this name, as SECTION.NAME; empty where there is none."""
+    sections: dict[str, Any] = dict(Config.model_fields)
+    full = {key: f"{section}.{key}" for section, field in sections.items() for key in field.annotation.model_fields}
+    return [full[key] for key in difflib.get_close_matches(name, full, n=1, cutoff=cutoff)]

@@ -1,6 +1,9 @@
 """The command line: each command parses and calls one function. Nothing heavy is imported before a command runs."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from io import TextIOWrapper
 
@@ -52,12 +55,27 @@ def _with_truths(arguments: list[str]) -> list[str]:
     return given
 
 
+@contextmanager
+def _for_readers_who_leave() -> Iterator[None]:
+    """Ends without a word where nobody reads on, as in `asymseg models | head -1`, with the code that shells give."""
+    try:
+        yield
+    finally:
+        of_a_pipe = isinstance(sys.exception(), BrokenPipeError)
+        try:
+            print(end="\n" if of_a_pipe else "", flush=True)  # fails too where that pipe was standard output
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more when it ends
+            sys.exit(141)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a command. A user's mistake prints one line and exits with 2; a bug keeps its traceback and exits with 1."""
     if isinstance(sys.stdout, TextIOWrapper):  # a name it cannot say is no reason to die; standard error knows that
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        app(_with_truths(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
+        with _for_readers_who_leave():
+            app(_with_truths(sys.argv[1:] if arguments is None else arguments), exit_on_error=False, print_error=False)
     except AsymsegError as error:
         fail(str(error))
     except cyclopts.UnusedCliTokensError as error:
