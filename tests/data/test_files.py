@@ -319,16 +319,18 @@ def test_masks_of_ids_in_every_form(tmp_path):
     Image.fromarray(np.stack([ids, np.full_like(ids, 7)], axis=2)).save(tmp_path / "alpha.png")
     np.save(tmp_path / "array.npy", ids.astype(np.int64))
     np.save(tmp_path / "array3.npy", ids[..., None])
-    Image.fromarray(ids).save(tmp_path / "lossless.webp", lossless=True)
+    Image.fromarray(ids).save(tmp_path / "lossless.webp", lossless=True)  # in RGB, for WebP has no grey
+    Image.fromarray(ids).convert("RGB").save(tmp_path / "rgb.png")
+    Image.fromarray(ids).convert("RGBA").save(tmp_path / "rgba.png")
     for path in sorted(tmp_path.iterdir()):
-        if path.suffix == ".webp":
-            continue
         mask = read_mask(path, TWO)
         assert mask.dtype == torch.uint8, path.name
         assert np.array_equal(mask.numpy(), ids), path.name
-    # WebP has no grey: it is a mask of colours, and exact.
+    # Where colours are declared, greys are colours, too.
     grey = Classes(("sky", "road"), palette=((0, 0, 0), (1, 1, 1)), ignore_colour=(255, 255, 255))
     assert np.array_equal(read_mask(tmp_path / "lossless.webp", grey).numpy(), ids)
+    white = Classes(("sky", "road"), palette=((1, 1, 1), (0, 0, 0)), ignore_colour=(255, 255, 255))
+    assert np.array_equal(read_mask(tmp_path / "rgb.png", white).numpy(), np.where(ids < 2, 1 - ids, ids))
 
 
 def test_masks_of_few_bits_hold_ids_and_not_shades(tmp_path):

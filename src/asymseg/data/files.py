@@ -35,10 +35,21 @@ def read_mask(path: Path, classes: Classes) -> UInt8[Tensor, "h w"]:
 
 def to_classes(raw: np.ndarray, classes: Classes, where: Path) -> UInt8[Tensor, "h w"]:
     """Class ids of a raw mask from `read_raw_mask`; `where` names it in messages."""
+    raw = ids_or_colours(raw, classes)
     try:
         return torch.from_numpy(_from_colours(raw, classes, where) if raw.ndim == 3 else _from_ids(raw, classes, where))
     except MemoryError:
         raise too_large(where) from None
+
+
+def ids_or_colours(raw: np.ndarray, classes: Classes | None) -> np.ndarray:
+    """The same, but one channel of a mask in RGB whose channels are equal, where classes have no colours: it holds ids.
+
+    So write masks all that know RGB alone: OpenCV as most use it, WebP.
+    """
+    if raw.ndim == 2 or (classes is not None and classes.declared_palette) or (raw != raw[..., :1]).any():
+        return raw
+    return np.ascontiguousarray(raw[..., 0])
 
 
 def read_raw_mask(path: Path) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from asymseg.classes import IGNORE, MAX_CLASSES, Classes
-from asymseg.data.files import to_classes
+from asymseg.data.files import ids_or_colours, to_classes
 from asymseg.data.pairing import Pair, listed
 from asymseg.data.reading import read_raw_labels
 from asymseg.errors import DataError
@@ -47,7 +47,7 @@ def classes_from_ids(found: set[int], masks: Path) -> tuple[Classes, str]:
 
 
 def _ids(pair: Pair) -> set[int]:
-    raw = read_raw_labels(pair)
+    raw = ids_or_colours(read_raw_labels(pair), None)
     if raw.ndim == 3:
         to_classes(raw, Classes(("any",)), pair.mask)  # raises: colours mean nothing without classes.json
     if raw.dtype == np.uint8:

@@ -339,3 +339,22 @@ def test_known_data_sets_are_audited_as_they_were_downloaded(tmp_path: Path, nam
     for split, part in result.splits.items():
         counts = check_pairs(dataset.splits[split], dataset.classes, 3, 1)
         assert part.class_pixels == tuple(counts.sum(axis=0).tolist())
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_ids_saved_as_grey_rgb_are_ids(small: Path, declared: bool) -> None:
+    """As OpenCV writes what it has read without being asked for grey."""
+    (small / "classes.json").write_text(json.dumps({"classes": CLASSES["classes"]}))
+    if not declared:
+        (small / "classes.json").unlink()
+    rewrite(small, lambda ids: ids)  # plain grey, without the palette
+    plain = audit(small)
+    for path in (small / "masks").rglob("*.png"):
+        Image.open(path).convert("RGB").save(path)
+    grey = audit(small)
+    assert (grey.classes, grey.splits, grey.values) == (plain.classes, plain.splits, plain.values)
+    assert grey.findings == plain.findings
+    assert open_dataset(small).classes == plain.classes
+    dataset = open_dataset(small)
+    counts = check_pairs(dataset.splits["train"], dataset.classes, 3, 1)
+    assert tuple(counts.sum(axis=0).tolist()) == plain.splits["train"].class_pixels

@@ -173,7 +173,7 @@ def scan(
     items = [(split, pair) for split, pairs in listing.splits.items() for pair in pairs]
     threads = min(16, os.cpu_count() or 1) if workers is None else max(1, workers)
     scanned = []
-    for facts in prefetched(items, lambda item: scan_pair(item[0], item[1], channels), threads):
+    for facts in prefetched(items, lambda item: scan_pair(item[0], item[1], channels, listing.classes), threads):
         scanned.append(facts)
         if progress is not None:
             progress(len(scanned), len(items))

@@ -8,6 +8,7 @@ from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
 from asymseg.data.audit.scan import colour_meanings, id_meanings
+from asymseg.data.files import ids_or_colours
 from asymseg.data.pairing import Pair
 from asymseg.data.reading import read_pair_image, read_raw_labels
 from asymseg.errors import DataError
@@ -56,7 +57,7 @@ def _image(pair: Pair, channels: int) -> Image.Image | None:
 def _mask(pair: Pair, classes: Classes | None) -> Image.Image | None:
     """The labels in their classes' colours as RGBA: see-through where ignored."""
     try:
-        raw = read_raw_labels(pair)
+        raw = ids_or_colours(read_raw_labels(pair), classes)
     except DataError:
         return None
     size = _small((raw.shape[1], raw.shape[0]))

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from asymseg.classes import IGNORE, Classes
+from asymseg.data.files import ids_or_colours
 from asymseg.data.pairing import Pair
 from asymseg.data.reading import read_pair_image, read_raw_labels
 from asymseg.errors import DataError
@@ -82,9 +83,9 @@ class PairFacts:
         return f"{self.split}/{self.pair.name}"
 
 
-def scan_pair(split: str, pair: Pair, channels: int) -> PairFacts:
-    """Read an image and its mask, each for itself."""
-    return PairFacts(split, pair, scan_image(pair, channels), scan_mask(pair))
+def scan_pair(split: str, pair: Pair, channels: int, classes: Classes | None) -> PairFacts:
+    """Read an image and its mask, each for itself; `classes` are the declared ones."""
+    return PairFacts(split, pair, scan_image(pair, channels), scan_mask(pair, classes))
 
 
 def scan_image(pair: Pair, channels: int = 3) -> ImageFacts:
@@ -109,11 +110,11 @@ def scan_image(pair: Pair, channels: int = 3) -> ImageFacts:
     )
 
 
-def scan_mask(pair: Pair) -> MaskFacts:
+def scan_mask(pair: Pair, classes: Classes | None) -> MaskFacts:
     """Read a mask's file as it is, and count its values and where they change."""
     form, orientation = _head(pair.mask) if pair.labels is None else ("", 1)
     try:
-        raw = read_raw_labels(pair)
+        raw = ids_or_colours(read_raw_labels(pair), classes)
     except DataError as error:
         lossy = form.startswith(_LOSSY) or "lossy" in str(error)
         return MaskFacts(form, orientation, lossy=lossy, problem=str(error))
