@@ -8,17 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import torch
 from accelerate.state import PartialState
-from tiny_runs import quiet
+from tiny_runs import quiet, without_report
 from torch.distributed import TCPStore
 
-import asymseg.training.train as training
 from asymseg.config import Config
 from asymseg.data.dataset import DataSet
 from asymseg.errors import AsymsegError
-from asymseg.evaluation.evaluate import Evaluation
-from asymseg.evaluation.metrics import scores
 from asymseg.training.stopping import StoppedError
 from asymseg.training.train import train
 
@@ -83,11 +79,6 @@ def join(names: dict[str, str], rank: int) -> None:
 def shown(out: Path, rank: int) -> str:
     path = out.with_name(f"{out.name}.{rank}.txt")
     return path.read_text(encoding="utf-8") if path.exists() else ""
-
-
-def without_report(patch: pytest.MonkeyPatch) -> None:
-    nothing = torch.zeros(5, 5, dtype=torch.int64)
-    patch.setattr(training, "measure_best", lambda work, console: Evaluation(nothing, scores(nothing), ()))
 
 
 def _work(

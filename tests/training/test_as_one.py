@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_processes import train_together, without_report
+from tiny_processes import train_together
 from tiny_runs import TINY, run
 from torch.nn import functional as F
 
@@ -88,7 +88,6 @@ def test_parts_that_are_accumulated_are_the_whole_batch(data, tmp_path, monkeypa
 
     original = plan.make_network
     monkeypatch.setattr(plan, "make_network", made)
-    without_report(monkeypatch)
     common = {"steps": 6, "validate_every": 6, **settings}
     run(data, without_dropout(batch_size=8, **common), tmp_path / "whole")
     run(data, without_dropout(batch_size=2, accumulation=4, **common), tmp_path / "parts")

@@ -128,7 +128,7 @@ def test_or_is_skipped_and_counted(data, tmp_path):
     config = make_config(
         TINY, {"data": {"workers": 1, "on_bad_file": "skip"}, "train": {"steps": 8, "validate_every": 8}}
     )
-    _, shown = run(data, config, tmp_path / "run")
+    _, shown = run(data, config, tmp_path / "run", report=True)
     lines = [entry for entry in read_log(tmp_path / "run") if entry["kind"] == "skipped"]
     assert len(lines) >= 4  # once in each of four epochs, and where it would have stood in for itself
     assert {entry["message"].partition(": ")[0] for entry in lines} == {str(bad)}

@@ -49,7 +49,7 @@ def data(tmp_path_factory) -> Path:
 def test_a_run_leaves_all_it_promises(data, tmp_path):
     out = tmp_path / "run"
     config = tiny(steps=3, validate_every=1, save_every=1, log_every=1)
-    result, shown = run(data, config, out)
+    result, shown = run(data, config, out, report=True)
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock",
         "best",
@@ -89,7 +89,7 @@ def test_a_terminal_shows_how_far_a_validation_is(data, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr(RunLog, "validating", lambda log, done, images: told.append((done, images)))
     monkeypatch.setattr(Status, "update", lambda status, words: told.append(words))
-    run(data, tiny(steps=1), tmp_path / "run")
+    run(data, tiny(steps=1), tmp_path / "run", report=True)
     assert told == [(1, 2), (2, 2), "measuring: image 1 of 2", "writing the report"]
 
 
@@ -310,7 +310,7 @@ def test_class_weights(data, tmp_path, monkeypatch):
 def test_class_weights_without_the_check_are_counted_all_the_same(data, tmp_path):
     config = make_config(TINY, {"train": {"class_weights": "median_frequency"}, "data": {"check": False}})
     run(data, config, tmp_path / "run")
-    assert (tmp_path / "run" / "report.html").is_file()
+    assert read_log(tmp_path / "run")[-1]["kind"] == "validation"
 
 
 def test_class_weights_of_another_number_are_refused(data, tmp_path):
@@ -412,7 +412,7 @@ def test_given_normalisation_must_fit_the_channels(data, tmp_path):
 
 def test_two_folders_without_a_class_list_or_a_validation_part(data, tmp_path):
     folders = {"images": data / "images" / "train", "masks": data / "masks" / "train", "holdout": 0.2}
-    result, shown = run(None, make_config(TINY, {"data": folders}), tmp_path / "run")
+    result, shown = run(None, make_config(TINY, {"data": folders}), tmp_path / "run", report=True)
     assert len(result.images) == 2
     assert "8 train, 2 val" in shown
     assert "no val split: 2 of 10 training images held out" in shown
