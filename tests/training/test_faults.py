@@ -75,11 +75,11 @@ def test_a_full_disk(data, tmp_path, monkeypatch, small_files, whole, most):
 
 
 def test_an_output_that_may_no_longer_be_written(data, tmp_path, monkeypatch, whole):
-    def refuse(**_):
+    def refuse(*_, **__):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     with monkeypatch.context() as patch:
-        at_step(3, lambda: patch.setattr("asymseg.atomic.tempfile.mkdtemp", refuse), patch)
+        at_step(3, lambda: patch.setattr(Path, "mkdir", refuse), patch)
         message = fails(data, tmp_path / "run")
     assert "cannot be made or written (Read-only file system)" in message
     assert message.endswith("go on with --resume")

@@ -86,12 +86,14 @@ def _one_class(train: SplitCounts, classes: Classes) -> Finding | None:
     if len(present) != 1 or len(classes) == 1:
         return None
     one = classes.names[present[0]]
-    cure = "look whether classes.json gives the ids that stand in the masks"
-    if len(classes) == 2 and train.ignored.any():
-        other = classes.names[1 - present[0]]
-        values = f'"values": {{"{raw_ids(classes)[present[0]]}": "{one}", "{classes.ignore}": "{other}"}}'
-        cure = f"{classes.ignore} counts nowhere; if it means {other}, say so in classes.json: {values}"
-    return Finding("error", "one-class", f"train: every labelled pixel is {one}, so nothing can be learnt", cure)
+    message = f"train: every labelled pixel is {one}, so nothing can be learnt"
+    if len(classes) != 2 or not train.ignored.any():
+        cure = "look whether classes.json gives the ids that stand in the masks"
+        return Finding("warning", "one-class", message, cure)
+    other = classes.names[1 - present[0]]
+    values = f'"values": {{"{raw_ids(classes)[present[0]]}": "{one}", "{classes.ignore}": "{other}"}}'
+    cure = f"{classes.ignore} counts nowhere; if it means {other}, say so in classes.json: {values}"
+    return Finding("error", "one-class", message, cure)
 
 
 def stray_classes(counts: Mapping[str, SplitCounts]) -> dict[int, list[PairFacts]]:

@@ -21,9 +21,6 @@ from asymseg.errors import DataError
 _COUNTED = ("all-ignored", "absent-class", "missing-class")
 """Kinds that `count_warnings` tells for each split."""
 
-_HOPELESS = "one-class"
-"""The kind of which training would end with a perfect score and have learnt nothing."""
-
 
 def quick_check(
     dataset: DataSet,
@@ -36,8 +33,9 @@ def quick_check(
     """Labelled pixels per image and class of each split, and warnings, after a look at every pixel of them.
 
     Raises one DataError for all files that training could not use: what is wrong with the first, in the words of
-    `read_pair`, and the names of a few others; and one where the training masks hold one class alone. In `tolerated`
-    splits such files are among the warnings and are left out of the counts, as long as there are others.
+    `read_pair`, and the names of a few others; and one where the training masks hold one of two classes and ignore
+    the rest. In `tolerated` splits such files are among the warnings and are left out of the counts, as long as there
+    are others.
     """
     part = DataSet(dataset.classes, {split: dataset.splits[split] for split in splits})
     scanned = scan(list_dataset(part), channels, workers, progress)
@@ -53,7 +51,7 @@ def quick_check(
     counts = {split: found[split].pixels for split in splits}
     of_classes = class_findings(found, dataset.classes, were_inferred(dataset.classes))
     for finding in of_classes:
-        if finding.kind == _HOPELESS:
+        if finding.kind == "one-class" and finding.severity == "error":
             raise DataError(_line(finding))
     findings = [
         *image_findings(scanned),
