@@ -239,6 +239,13 @@ def test_an_unknown_split_is_refused(predictor, data):
         evaluate(predictor, data, "test")
 
 
+def test_folders_may_be_named_in_words(predictor, data, tmp_path):
+    (data / "classes.json").rename(data / "masks" / "classes.json")
+    named = {"images": str(data / "images"), "masks": str(data / "masks")}
+    assert evaluate(predictor, **named, out=str(tmp_path / "results")).matrix.tolist() == MATRIX
+    assert (tmp_path / "results" / "metrics.json").is_file()
+
+
 def test_another_split_is_measured(predictor, data):
     put(data, "z", np.array([[2, 2]]), np.array([[2, 0]]), split="test")
     result = evaluate(predictor, data, "test")

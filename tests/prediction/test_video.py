@@ -160,7 +160,7 @@ def test_a_turned_video_comes_out_upright(predictor, tmp_path):
 
 
 def test_results_frame_by_frame(predictor, tmp_path):
-    results = predict_video(predictor, put(tmp_path / "in.mp4"))
+    results = predict_video(predictor, str(put(tmp_path / "in.mp4")))
     first = next(results)
     assert first.mask.shape == (48, 64)
     assert first.overlay().size == (64, 48)

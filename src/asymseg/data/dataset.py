@@ -27,8 +27,8 @@ _SHOWN = 5
 def open_dataset(
     root: str | Path | None = None,
     *,
-    images: Path | None = None,
-    masks: Path | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
     holdout: float = 0.1,
     classes: Classes | None = None,
 ) -> DataSet:
@@ -50,6 +50,7 @@ def open_dataset(
         images, masks = root / "images", root / "masks"
     if images is None or masks is None:
         raise DataError("no data given; name one data folder, or a folder of images and one of masks")
+    images, masks = Path(images), Path(masks)
     _need_folder(images, _LAYOUT)
     _need_folder(masks, _LAYOUT)
     splits, notes = _find_splits(images, masks)

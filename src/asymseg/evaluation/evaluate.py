@@ -31,8 +31,8 @@ def evaluate(
     data: str | Path | DataSet | None = None,
     split: str = "val",
     *,
-    images: Path | None = None,
-    masks: Path | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
     mode: Mode | None = None,
     window: tuple[int, int] | None = None,
     stride: tuple[int, int] | None = None,
@@ -43,8 +43,8 @@ def evaluate(
     boundary: bool = True,
     calibration: bool = True,
     replicates: int = REPLICATES,
-    out: Path | None = None,
-    submission: Path | None = None,
+    out: str | Path | None = None,
+    submission: str | Path | None = None,
     history: Sequence[Mapping[str, Any]] = (),
     gallery: bool = True,
     device: Device = "auto",
@@ -120,8 +120,8 @@ def open_split(
     info: ModelInfo,
     data: str | Path | DataSet | None,
     split: str,
-    images: Path | None = None,
-    masks: Path | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
 ) -> tuple[DataSet, tuple[Pair, ...]]:
     """The data and those of its pairs that a model is to be measured on. Raises DataError where they do not fit it."""
     if isinstance(data, DataSet):

@@ -39,11 +39,12 @@ def is_video(source: Path) -> bool:
     return source.suffix.lower() in VIDEO_SUFFIXES and source.is_file()
 
 
-def predict_video(predictor: AnyPredictor, source: Path) -> Iterator[Result]:
+def predict_video(predictor: AnyPredictor, source: str | Path) -> Iterator[Result]:
     """What a model says about each frame of a video, upright, from the first to the last.
 
     Raises DataError for what is no video; and for one that is damaged or cut short, after all frames that can be read.
     """
+    source = Path(source)
     with _opened(source) as container:
         faults: list[str] = []
         for event in _events(container, None):

@@ -232,6 +232,8 @@ def test_two_folders_and_a_part_that_is_held_out(small: Path) -> None:
     assert [finding.kind for finding in result.findings] == ["held-out"]
     opened = open_dataset(images=images, masks=masks)
     assert {split: part.pairs for split, part in result.splits.items()} == opened.splits
+    assert audit(images=str(images), masks=str(masks)) == result
+    assert open_dataset(images=str(images), masks=str(masks)).splits == opened.splits
 
 
 def test_names_that_differ_by_an_ending(small: Path) -> None:

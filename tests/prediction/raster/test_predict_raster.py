@@ -107,6 +107,15 @@ def test_classes_and_probabilities_are_those_of_a_at_once(predictor, pixels, tmp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.tif", "out.tif", "out_probabilities.tif"]
 
 
+def test_paths_may_be_words(predictor, pixels, tmp_path):
+    source = put(tmp_path / "in.tif", pixels)
+    names = [str(tmp_path / name) for name in ("out.tif", "out.geojson")]
+    outcome = predict_raster(predictor, str(source), names[0], tile=64, polygons=names[1])
+    assert outcome.path == tmp_path / "out.tif"
+    assert outcome.regions
+    assert (tmp_path / "out.geojson").is_file()
+
+
 def test_the_result_is_a_cloud_optimised_geotiff_in_the_same_place(predictor, tmp_path):
     pixels = np.random.default_rng(1).integers(0, 256, (3, 600, 530), dtype=np.uint8)
     predict_raster(predictor, put(tmp_path / "in.tif", pixels), tmp_path / "out.tif", tile=1024)

@@ -100,8 +100,8 @@ class Audit:
 def audit(
     data: str | Path | DataSet | None = None,
     *,
-    images: Path | None = None,
-    masks: Path | None = None,
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
     channels: int = 3,
     holdout: float = 0.1,
     near: bool = True,
@@ -157,13 +157,16 @@ def judge(where: str, listing: Listing, scanned: tuple[PairFacts, ...], near: bo
     )
 
 
-def _list(data: str | Path | DataSet | None, images: Path | None, masks: Path | None, holdout: float) -> Listing:
+def _list(
+    data: str | Path | DataSet | None, images: str | Path | None, masks: str | Path | None, holdout: float
+) -> Listing:
     if isinstance(data, DataSet):
         return list_dataset(data)
     known = None if data is None else open_known(str(data), holdout)
     if known is not None:
         return _list(known, None, None, holdout)
-    return list_folders(None if data is None else Path(data), images, masks, holdout)
+    root, images, masks = (None if place is None else Path(place) for place in (data, images, masks))
+    return list_folders(root, images, masks, holdout)
 
 
 def scan(

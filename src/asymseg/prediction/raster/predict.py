@@ -47,15 +47,15 @@ class RasterOutcome:
 
 def predict_raster(
     predictor: Predictor | OnnxPredictor,
-    source: Path,
-    out: Path,
+    source: str | Path,
+    out: str | Path,
     *,
     tile: int = 1024,
     overlap: int | None = None,
     context: Context = "tile",
     bands: Sequence[int] | None = None,
     probabilities: bool = False,
-    polygons: Path | None = None,
+    polygons: str | Path | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
     say: Callable[[str], None] = lambda _line: None,
 ) -> RasterOutcome:
@@ -77,7 +77,8 @@ def predict_raster(
     Raises DataError for a raster that cannot be read or does not fit, AsymsegError where rasterio is missing, the disk
     is full or another run is writing `out`.
     """
-    predictor = on_torch(predictor)
+    predictor, source, out = on_torch(predictor), Path(source), Path(out)
+    polygons = None if polygons is None else Path(polygons)
     if polygons is not None:
         check_polygons(polygons)
     with Raster(source, predictor.info, bands) as raster, raster.cached(tile):
