@@ -212,7 +212,7 @@ def test_scales_and_flip_reach_the_network_and_default_to_the_models(data):
     mirrored.network.sizes.clear()
     evaluate(mirrored, data, scales=(3.0,), flip=False)
     assert mirrored.network.sizes == [(6, 9), (12, 3), (6, 6)]
-    assert mirrored.info.scales == (1.0, 2.0)
+    assert mirrored.info.seeing.scales == (1.0, 2.0)
 
 
 @pytest.mark.parametrize("scales", [(), (0.0,), (1.0, -1.0)])

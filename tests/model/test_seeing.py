@@ -92,7 +92,7 @@ def test_folders_of_earlier_versions_are_read(saved):
     change(saved, {"scales": [0.5, 1.0], "flip": True})
     info = load_model(saved)[1]
     assert info.seeing == Seeing(scales=(0.5, 1.0), flip=True)
-    assert (info.scales, info.flip) == ((0.5, 1.0), True)
+    assert (info.seeing.scales, info.seeing.flip) == ((0.5, 1.0), True)
     change(saved, {})
     assert load_model(saved)[1].seeing == Seeing()
 

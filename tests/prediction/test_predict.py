@@ -271,7 +271,7 @@ def test_load_takes_a_model_folder_or_a_run(tmp_path):
     expected = Predictor(network, seen(flip=True), "cpu")(image).probabilities
     np.testing.assert_array_equal(direct(image).probabilities, by_run(image).probabilities)
     np.testing.assert_allclose(direct(image).probabilities, expected, atol=1e-6)
-    assert direct.info.flip
+    assert direct.info.seeing.flip
 
 
 def test_a_photo_turned_by_its_exif_tag_is_upright(predictor, tmp_path):

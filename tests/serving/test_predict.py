@@ -13,13 +13,14 @@ import pytest
 import tifffile
 from PIL import Image
 from scipy import ndimage
+from starlette.datastructures import Headers
 
 import asymseg
 from asymseg.data.pixels import read_pixels
 from asymseg.prediction.many.files import predict_files
 from asymseg.prediction.overlay import colour_mask
 from asymseg.serving.refusals import Refusal
-from asymseg.serving.uploads import _from_json, count_pixels, decode
+from asymseg.serving.uploads import count_pixels, decode, image_bytes
 
 
 def encoded(array, kind="PNG", **options):
@@ -376,7 +377,7 @@ def test_json_is_not_unfolded_into_many_times_its_size():
     for body in (b'{"image": [' + b"{}," * 100_000 + b"0]}", b"{" + b'"a":0,' * 100_000 + b'"image":""}'):
         tracemalloc.start()
         with pytest.raises(Refusal, match="not as expected"):
-            _from_json(body)
+            image_bytes(Headers({"content-type": "application/json"}), body)
         most = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert most < len(body)

@@ -1,6 +1,6 @@
 """A folder of images and a folder of masks: which belong together, what their classes are, whether they can be used."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,15 +70,9 @@ def open_dataset(
 
 
 def check_pairs(
-    pairs: Iterable[Pair],
-    classes: Classes,
-    channels: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
+    pairs: Iterable[Pair], classes: Classes, channels: int, workers: int
 ) -> Int64[np.ndarray, "images classes"]:
     """Read every image and mask as training does, and count the pixels of each class in each mask.
-
-    `progress` is told how many are done of how many.
 
     Raises one DataError for all faulty files: what is wrong with the first, and the names of a few others.
     """
@@ -101,8 +95,6 @@ def check_pairs(
                 faults.append((pair.image if named_image else pair.mask, result))
             else:
                 counts[number] = result
-            if progress is not None:
-                progress(number + 1, len(pairs))
     if faults:
         raise one_refusal(faults)
     return counts

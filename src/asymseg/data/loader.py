@@ -27,6 +27,8 @@ from asymseg.errors import AsymsegError, ConfigError, DataError
 _ORDER, _AUGMENT = 0, 1
 _AHEAD = 2
 """Batches that each worker prepares before they are asked for."""
+_NORMALISED_BY = 200
+"""Images."""
 
 
 @dataclass(frozen=True)
@@ -131,11 +133,9 @@ def order(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
 
 
-def measure_normalisation(
-    pairs: tuple[Pair, ...], channels: int, most: int = 200
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel on the 0..1 scale, over at most `most` images spread over all."""
-    chosen = [pairs[number] for number in np.unique(np.linspace(0, len(pairs) - 1, most).round().astype(int))]
+def measure_normalisation(pairs: tuple[Pair, ...], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel on the 0..1 scale, over images spread over all, at most 200."""
+    chosen = [pairs[number] for number in np.unique(np.linspace(0, len(pairs) - 1, _NORMALISED_BY).round().astype(int))]
     count, total, squares = 0, torch.zeros(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
     for image in prefetched(chosen, lambda pair: read_pair_image(pair, channels), workers=2):
         pixels = image.flatten(1).double() / (255 if image.dtype == torch.uint8 else 1)  # c h w -> c n

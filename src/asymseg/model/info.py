@@ -34,14 +34,6 @@ class ModelInfo:
     license: str = ""
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def scales(self) -> tuple[float, ...]:
-        return self.seeing.scales
-
-    @property
-    def flip(self) -> bool:
-        return self.seeing.flip
-
     def describe(self, network: dict[str, Any]) -> dict[str, Any]:
         """What stands in a model folder's config.json, and in an exported file; `network` is how it is built."""
         made_up: dict[str, Any] = {"palette": self.classes.palette, "palette_declared": False}

@@ -1,6 +1,6 @@
 """Coarse logits at an image's own size, some rows at a time, so that the full map need never exist."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,13 +23,6 @@ class View:
     seen: tuple[int, int]
     """Height and width at which the network saw the image."""
     mirrored: bool
-
-
-def bands(view: View, size: tuple[int, int]) -> Iterator[slice]:
-    """Rows of an image of `size`, in portions that are upsampled together."""
-    step = max(1, NUMBERS_AT_ONCE // numbers_per_row(view, size))
-    for first in range(0, size[0], step):
-        yield slice(first, min(first + step, size[0]))
 
 
 def numbers_per_row(view: View, size: tuple[int, int]) -> int:

@@ -216,9 +216,9 @@ def _crop(crop: tuple[int, int], image: tuple[int, int], scale: float, stride: i
     return height, width
 
 
-def _image_size(dataset: DataSet, most: int = 16) -> tuple[int, int]:
+def _image_size(dataset: DataSet) -> tuple[int, int]:
     """Height and width of a typical training image."""
-    sizes = [pair_size(pair) for pair in dataset.splits["train"][:most]]
+    sizes = [pair_size(pair) for pair in dataset.splits["train"][:16]]
     return round(median(height for height, _ in sizes)), round(median(width for _, width in sizes))
 
 

@@ -1,6 +1,6 @@
 """The audit before a training run: what would stop it is raised, and what would spoil it is told."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,6 @@ def quick_check(
     splits: Sequence[str],
     channels: int,
     workers: int,
-    progress: Callable[[int, int], None] | None = None,
     tolerated: Sequence[str] = (),
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Labelled pixels per image and class of each split, and warnings, after a look at every pixel of them.
@@ -38,7 +37,7 @@ def quick_check(
     are others.
     """
     part = DataSet(dataset.classes, {split: dataset.splits[split] for split in splits})
-    scanned = scan(list_dataset(part), channels, workers, progress)
+    scanned = scan(list_dataset(part), channels, workers, None)
     refused = [facts for facts in scanned if _is_refused(facts, dataset.classes)]
     usable = tuple(facts for facts in scanned if not _is_refused(facts, dataset.classes))
     left = {split: tuple(facts.pair for facts in usable if facts.split == split) for split in splits}

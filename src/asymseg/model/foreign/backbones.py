@@ -39,12 +39,12 @@ class ResNetSize:
         return 16 * self.width, 32 * self.width
 
 
-def width_of(tensors: Mapping[str, Tensor], key: str, default: int, axis: int = 0) -> int:
-    """The size of a weight along `axis`, or `default` where there is none; raises CheckpointError for a mad one."""
+def width_of(tensors: Mapping[str, Tensor], key: str, default: int) -> int:
+    """The channels that a weight gives, or `default` where there is none; raises CheckpointError for a mad number."""
     tensor = tensors.get(key)
-    if tensor is None or tensor.dim() <= axis:
+    if tensor is None or tensor.dim() == 0:
         return default  # what is wrong with it is said when all keys are compared
-    size = tensor.shape[axis]
+    size = tensor.shape[0]
     if not 0 < size <= WIDEST:
         raise CheckpointError(f"{key} has {size} channels; no network like that was ever published")
     return size
