@@ -36,3 +36,12 @@ def test_what_is_run_is_there_and_installed_as_by_make_setup():
     assert ".ci/run" in commands("all")
     for word in commands("proofs").split():
         assert not word.endswith(".py") or (ROOT / word).is_file(), word
+
+
+def test_nothing_is_compiled_by_an_installation():
+    """Compiled operations would tie a release to versions of torch and CUDA, and each new one would break it."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]
+    assert "hooks" not in tool
+    found = {path.suffix for path in (ROOT / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert ".py" in found
+    assert not found & {".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".pyx", ".rs", ".so", ".pyd", ".dll", ".dylib"}
