@@ -99,9 +99,12 @@ def test_masks_of_one_class_are_refused(data: Path, kept: int, cure: str) -> Non
     assert (counts["train"].sum(axis=0) > 0).all()
 
 
-def test_masks_of_one_class_among_several_are_told(data: Path) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+def test_masks_that_are_all_black_are_told(data: Path, declared: bool) -> None:
+    if not declared:
+        (data / "classes.json").unlink()
     for path in (data / "masks").rglob("*.png"):
         with Image.open(path) as opened:
             save_mask(path, np.zeros_like(np.array(opened)))
     _, warnings = quick_check(open_dataset(data), SPLITS, 3, 1)
-    assert any("so nothing can be learnt; look whether classes.json gives the ids" in each for each in warnings)
+    assert any("so nothing can be learnt; look whether the masks are right" in each for each in warnings)

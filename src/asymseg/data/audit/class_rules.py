@@ -81,14 +81,14 @@ def class_findings(counts: Mapping[str, SplitCounts], classes: Classes, inferred
 
 
 def _one_class(train: SplitCounts, classes: Classes) -> Finding | None:
-    """Training masks of one of several classes: a network could not but be right, and would have learnt nothing."""
+    """Training masks of one class alone: a network could not but be right, and would have learnt nothing."""
     present = np.flatnonzero(train.pixels.sum(axis=0)).tolist()
-    if len(present) != 1 or len(classes) == 1:
+    if len(present) != 1:
         return None
     one = classes.names[present[0]]
     message = f"train: every labelled pixel is {one}, so nothing can be learnt"
     if len(classes) != 2 or not train.ignored.any():
-        cure = "look whether classes.json gives the ids that stand in the masks"
+        cure = "look whether the masks are right, and classes.json gives the ids that stand in them"
         return Finding("warning", "one-class", message, cure)
     other = classes.names[1 - present[0]]
     values = f'"values": {{"{raw_ids(classes)[present[0]]}": "{one}", "{classes.ignore}": "{other}"}}'
