@@ -124,6 +124,16 @@ def test_an_unknown_precision_is_one_line(precision):
 
 
 @pytest.mark.usefixtures("no_shape_checks")
+def test_numbers_too_large_for_fp16_are_told():
+    network = make(fusion="none", context="none").eval()
+    network.project[0].weight.data *= 1e8
+    images = torch.randn(1, 3, 16, 16)
+    with torch.inference_mode():
+        assert Coarse(network, CPU, "bf16", compiling=False)(images)[0].isfinite().all()
+        with pytest.raises(ConfigError, match="too large for fp16; use the precision bf16 or fp32"):
+            Coarse(network, CPU, "fp16", compiling=False)(images)
+
+
 def test_compiled():
     """The same logits, and how long each size took at first."""
     network = prepare(make(fusion="none", context="none"), CPU, folding=True)

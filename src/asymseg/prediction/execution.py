@@ -66,8 +66,9 @@ def scaled(pixels: Float[Tensor, "b c h w"], seen: tuple[int, int]) -> Float[Ten
 class Coarse:
     """A network up to its coarse logits, which `upsampling` brings to the size of the image.
 
-    `auto` is fp32: half precision changes which class wins at some pixels, and that is for the user to allow. A
-    compiled network is compiled anew for each size of image; `compile_seconds` says how long each took.
+    `auto` is fp32: half precision changes which class wins at some pixels, and that is for the user to allow. fp16 has
+    no numbers above 65504: ConfigError where the logits were made of such. A compiled network is compiled anew for each
+    size of image; `compile_seconds` says how long each took.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, precision: Precision, *, compiling: bool) -> None:
@@ -89,7 +90,9 @@ class Coarse:
             logits = (self._compiled or self._plain)(padded).float()
             if first:
                 self.compile_seconds[tuple(padded.shape)] = time.monotonic() - began
-            return logits, (padded.shape[2], padded.shape[3])
+        if self.precision == "fp16" and not logits.isfinite().all():  # they would make a mask all the same
+            raise ConfigError("numbers within the network are too large for fp16; use the precision bf16 or fp32")
+        return logits, (padded.shape[2], padded.shape[3])
 
     @contextmanager
     def running(self) -> Iterator[None]:
