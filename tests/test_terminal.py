@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from asymseg.cli.terminal import progress_words
+from asymseg.cli.terminal import progress_bar, progress_words
+from asymseg.data.prefetching import prefetched
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -19,3 +20,16 @@ def test_what_is_being_done_is_said(terminal: bool) -> None:
         assert "comparing\n" not in shown.getvalue()
     else:
         assert shown.getvalue() == "reading\ncomparing\n"
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_bar_says_how_fast_it_goes_and_what_it_waits_for(waits: bool) -> None:
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=160)
+    with progress_bar(console, "evaluate", waits=waits) as advance:
+        for number in prefetched(range(3), abs, 0):
+            advance(number + 1, 3)
+    assert "3/3" in shown.getvalue()
+    assert "images/s" in shown.getvalue()
+    assert "ETA" in shown.getvalue()
+    assert ("waiting for data" in shown.getvalue()) is waits

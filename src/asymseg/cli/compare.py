@@ -59,7 +59,7 @@ def compare(
 
     console = make_console()
     out = out or Path("comparison")
-    with progress_bar(console, "compare") as advance:
+    with progress_bar(console, "compare", waits=True) as advance:
         result = run(
             a,
             b,

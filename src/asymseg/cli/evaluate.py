@@ -101,11 +101,11 @@ def evaluate(
     )
     dataset = open_dataset(data) if submission is not None and data is not None else data
     if submission is not None and isinstance(dataset, DataSet) and split in dataset.unlabelled:
-        with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
+        with progress_bar(console, "predict", waits=True) as advance, warnings_in_a_line(console):
             count = submit(predictor, dataset, split, submission, workers, advance)
         console.print(f"{split}: wrote {count} predictions to {submission}", markup=False, highlight=False)
         return
-    with progress_bar(console, "evaluate") as advance, warnings_in_a_line(console):
+    with progress_bar(console, "evaluate", waits=True) as advance, warnings_in_a_line(console):
         result = run(
             predictor,
             dataset,

@@ -182,7 +182,7 @@ def predict(
         return
     if bands is not None or polygons is not None:
         raise ConfigError(f"{shown}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
-    with progress_bar(console, "predict") as advance, warnings_in_a_line(console):
+    with progress_bar(console, "predict", waits=engine == "local") as advance, warnings_in_a_line(console):
         wanted = Wanted(overlay, probabilities, tile if context == "image" else None, overlap)
         named = Model(model, predictor.info.seeing, device, precision, compile, fold)
         if engine == "ray":

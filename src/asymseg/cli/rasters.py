@@ -28,7 +28,7 @@ def predict_one_raster(
     console = make_console()
     if out.suffix.lower() not in (".tif", ".tiff"):
         out = out / f"{source.stem}.tif"
-    with progress_bar(console, "predict", "tiles") as advance, warnings_in_a_line(console):
+    with progress_bar(console, "predict", "tiles", waits=True) as advance, warnings_in_a_line(console):
         outcome = predict_raster(
             predictor,
             source,

@@ -32,8 +32,13 @@ def make_console() -> "Console":
 
 
 @contextmanager
-def progress_bar(console: "Console", title: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """A bar with speed and remaining time; gives a function of (units done, units in all)."""
+def progress_bar(
+    console: "Console", title: str, unit: str = "images", *, waits: bool = False
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar with speed and remaining time; gives a function of (units done, units in all).
+
+    With `waits` it also has the share of the time that was spent waiting for images to be read.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -43,6 +48,8 @@ def progress_bar(console: "Console", title: str, unit: str = "images") -> Iterat
         TimeRemainingColumn,
     )
 
+    from asymseg.data.prefetching import timed_waits
+
     columns = (
         TextColumn(title),
         BarColumn(),
@@ -51,14 +58,16 @@ def progress_bar(console: "Console", title: str, unit: str = "images") -> Iterat
         TimeElapsedColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
+        *([TextColumn("{task.fields[waiting]}")] if waits else []),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(title, total=None, speed="")
+    with timed_waits() as waited, Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, speed="", waiting="")
         started = time.monotonic()
 
         def advance(done: int, total: int) -> None:
-            speed = done / max(time.monotonic() - started, 1e-9)
-            bar.update(task, completed=done, total=total, speed=f"{speed:.1f} {unit}/s")
+            seconds = max(time.monotonic() - started, 1e-9)
+            waiting = f"waiting for data {waited.seconds / seconds:.0%}"
+            bar.update(task, completed=done, total=total, speed=f"{done / seconds:.1f} {unit}/s", waiting=waiting)
 
         yield advance
 
