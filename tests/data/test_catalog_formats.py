@@ -76,6 +76,22 @@ def test_coco(tmp_path):
     assert not both["000000000002"].any()
 
 
+def test_a_background_that_coco_names_is_the_background(tmp_path):
+    path = coco(tmp_path)
+    content = json.loads(path.read_text())
+    content["categories"][1]["name"] = "Background"  # of the cat
+    path.write_text(json.dumps(content))
+    dataset = open_dataset(f"coco:{path}")
+    assert dataset.classes.names == ("background", "dog")
+    held = {pair.name: pair for part in dataset.splits.values() for pair in part}
+    expected = filled(1, slice(4, 8), slice(5, 9))
+    expected[:, 0] = 0
+    assert (read_pair(held["000000000001"], dataset.classes)[1].numpy() == expected).all()
+    content["categories"][0]["name"] = 5
+    path.write_text(json.dumps(content))
+    assert 'every entry of "categories" needs an "id" and a "name"' in fault(f"coco:{path}")
+
+
 def test_coco_finds_the_other_parts_by_their_names(tmp_path):
     path = coco(tmp_path)
     coco(tmp_path, "instances_val2017.json", "val2017")
@@ -155,6 +171,15 @@ def test_labelme(tmp_path):
     expected[0, 8] = expected[1, 8] = expected[1, 9] = 2
     assert (both["a"] == expected).all()
     assert not both["b"].any()
+
+
+def test_a_background_that_is_drawn_in_labelme_is_the_background(tmp_path):
+    shapes = [shape("dog", [[0, 0], [9, 7]], "rectangle"), shape("Background", [[0, 0], [9, 3]], "rectangle")]
+    labelme(tmp_path, "a", shapes)
+    dataset = open_dataset(f"labelme:{tmp_path}")
+    assert dataset.classes.names == ("background", "dog")
+    mask = read_pair(dataset.splits["train"][0], dataset.classes)[1].numpy()
+    assert (mask == filled(1, slice(4, 8), slice(0, 10))).all()
 
 
 def test_labelme_classes_and_parts(tmp_path):

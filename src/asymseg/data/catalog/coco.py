@@ -53,8 +53,9 @@ def open_coco(path: Path) -> DataSet:
     for split, own in names.items():
         if own != first:
             raise DataError(f"{files[split]}: other categories than {next(iter(files.values()))}; make them the same")
-    classes = Classes(("background", *first.values()))
-    numbers = {category: number for number, category in enumerate(first, start=1)}
+    objects = [category for category, name in first.items() if name.casefold() != "background"]
+    classes = Classes(("background", *(first[category] for category in objects)))
+    numbers = dict.fromkeys(first, 0) | {category: number for number, category in enumerate(objects, start=1)}
     splits = {split: _pairs(content, files[split], numbers) for split, content in contents.items()}
     return DataSet(classes, splits, ("the pixels of no object are the class background",))
 
@@ -113,7 +114,10 @@ def _read(path: Path) -> dict[str, Any]:
 def _categories(content: dict[str, Any], path: Path) -> dict[int, str]:
     """Name of each category, by id."""
     try:
-        return {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
+        found = {entry["id"]: entry["name"] for entry in sorted(content["categories"], key=lambda entry: entry["id"])}
+        if not all(isinstance(name, str) for name in found.values()):
+            raise TypeError("a name that is no text")
+        return found
     except (KeyError, TypeError):
         raise DataError(f'{path}: every entry of "categories" needs an "id" and a "name"') from None
 

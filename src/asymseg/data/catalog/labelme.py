@@ -37,11 +37,13 @@ class LabelMeLabels:
             size = (content["imageHeight"], content["imageWidth"])
             labels = np.zeros(size, dtype=np.uint8)
             for shape in content["shapes"]:
-                number = IGNORE if shape["label"] == _IGNORED else self.names.index(shape["label"])
-                labels[_drawn(shape, size, path)] = number
+                labels[_drawn(shape, size, path)] = self._number(shape["label"])
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise _strange(path, error) from None
         return labels
+
+    def _number(self, label: str) -> int:
+        return IGNORE if label == _IGNORED else 0 if _is_background(label) else self.names.index(label)
 
 
 def open_labelme(root: Path) -> DataSet:
@@ -60,12 +62,12 @@ def open_labelme(root: Path) -> DataSet:
     given = root / "labels.txt"
     if given.is_file():
         names = [line.strip() for line in given.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        surplus = sorted(found - set(names) - {_IGNORED, _BACKGROUND})
+        surplus = sorted(name for name in found - set(names) - {_IGNORED} if not _is_background(name))
         if surplus:
             raise DataError(f"{given}: lacks the label {surplus[0]!r} that is used; add it")
     else:
         names = sorted(found)
-    names = [_BACKGROUND, *(name for name in names if name not in (_IGNORED, _BACKGROUND))]
+    names = ["background", *(name for name in names if name != _IGNORED and not _is_background(name))]
     labels = LabelMeLabels(tuple(names))
     pairs = tuple(
         Pair(path.relative_to(root).with_suffix("").as_posix(), image, path, labels=labels)
@@ -80,7 +82,12 @@ def open_labelme(root: Path) -> DataSet:
     beside = [pair.name for pair in pairs if not pair.name.startswith(tuple(f"{split}/" for split in splits))]
     if splits and beside:
         notes.append(f"left out what lies beside {', '.join(splits)}: {listed(beside, _SHOWN)}")
-    return DataSet(Classes(("background", *names[1:])), splits or {"train": pairs}, tuple(notes))
+    return DataSet(Classes(tuple(names)), splits or {"train": pairs}, tuple(notes))
+
+
+def _is_background(label: str) -> bool:
+    """Whether somebody has drawn what is there anyway."""
+    return label.casefold() in ("background", _BACKGROUND)
 
 
 def _read(path: Path) -> dict[str, Any]:
