@@ -174,6 +174,18 @@ def test_the_holdout_is_the_same_on_every_machine(tmp_path):
     assert len(open_dataset(tmp_path, holdout=0.999).splits["train"]) == 1
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    for kind in ("images", "masks"):
+        save(tmp_path / "data" / kind / "train" / "a.png", [[0, 1]])
+        save(tmp_path / "elsewhere" / kind / "b.png", [[0, 1]])
+        (tmp_path / "data" / kind / "train" / "more").symlink_to(tmp_path / "elsewhere" / kind)
+        (tmp_path / "data" / kind / "train" / "here").symlink_to(tmp_path / "data" / kind / "train")
+        (tmp_path / "elsewhere" / kind / "back").symlink_to(tmp_path / "data" / kind)
+    found = names(open_dataset(tmp_path / "data"))
+    assert sorted(found["train"] + found["val"]) == ["a", "more/b"]
+
+
 def test_names_may_hold_bytes_that_are_no_utf8():
     """As a disk of Latin-1 gives them."""
     pairs = tuple(Pair(name, Path(name), Path(name)) for name in ("a", "stra\udcdfe"))

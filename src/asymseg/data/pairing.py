@@ -144,7 +144,7 @@ def search(folder: Path) -> FolderFiles:
     clashes: list[tuple[Path, Path]] = []
     strange: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if is_data(name)]
+        folders[:] = [name for name in folders if is_data(name) and not _leads_back(Path(place, name))]
         for path in sorted(Path(place, name) for name in names if is_data(name)):
             if path.suffix.lower() not in IMAGE_SUFFIXES:
                 strange.add(path.suffix.lower() or path.name)
@@ -155,6 +155,11 @@ def search(folder: Path) -> FolderFiles:
             else:
                 found[name] = path
     return FolderFiles(dict(sorted(found.items())), tuple(clashes), tuple(sorted(strange)))
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in: each image would be found again under forty names."""
+    return folder.is_symlink() and folder.resolve() in {above.resolve() for above in folder.parents}
 
 
 def _files(folder: Path) -> dict[str, Path]:
