@@ -114,7 +114,7 @@ def predict(
     polygons
         Rasters: also write the regions of one class to NAME.gpkg or NAME.geojson.
     opacity
-        Videos: how much of the colours there is over the frames, from 0 to 1.
+        Images and videos: how much of the colours there is over a picture or a frame, from 0 to 1.
     masks
         Videos: a folder for the class ids of each frame, as palette PNGs that are numbered from 0.
     resume
@@ -183,7 +183,7 @@ def predict(
     if bands is not None or polygons is not None:
         raise ConfigError(f"{shown}: taken for a picture, and --bands and --polygons are for rasters; -o NAME.tif")
     with progress_bar(console, "predict", waits=engine == "local") as advance, warnings_in_a_line(console):
-        wanted = Wanted(overlay, probabilities, tile if context == "image" else None, overlap)
+        wanted = Wanted(overlay, probabilities, tile if context == "image" else None, overlap, opacity)
         named = Model(model, predictor.info.seeing, device, precision, compile, fold)
         if engine == "ray":
             looking(predictor, wanted)  # what holds for all images is said before a cluster is started

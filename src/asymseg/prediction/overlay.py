@@ -5,6 +5,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 from asymseg.classes import IGNORE, Classes
+from asymseg.errors import ConfigError
 
 Picture = UInt8[np.ndarray, "c h w"] | Float[np.ndarray, "c h w"]
 """An image as bytes or floats 0..1."""
@@ -16,6 +17,12 @@ def draw_overlay(image: Picture, mask: UInt8[np.ndarray, "h w"], classes: Classe
     colours = colour_mask(mask, classes).astype(np.float32)
     share = np.where(mask == IGNORE, 0.0, opacity).astype(np.float32)[..., None]
     return Image.fromarray(np.rint(pixels * (1 - share) + colours * share).astype(np.uint8))
+
+
+def check_opacity(opacity: float) -> None:
+    """Raise ConfigError for what `draw_overlay` cannot draw."""
+    if not 0 <= opacity <= 1:
+        raise ConfigError(f"opacity = {opacity} must be from 0 to 1")
 
 
 def colour_mask(mask: UInt8[np.ndarray, "h w"], classes: Classes) -> UInt8[np.ndarray, "h w 3"]:

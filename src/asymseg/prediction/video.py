@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from asymseg.atomic import atomic_file
-from asymseg.errors import AsymsegError, ConfigError, DataError
+from asymseg.errors import AsymsegError, DataError
+from asymseg.prediction.overlay import check_opacity
 from asymseg.prediction.result import AnyPredictor, Result
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".wmv")
@@ -75,8 +76,7 @@ def write_video(
     """
     if out.resolve() == source.resolve():
         raise DataError(f"{out}: is the video itself; choose another -o")
-    if not 0 <= opacity <= 1:
-        raise ConfigError(f"opacity = {opacity} must be from 0 to 1")
+    check_opacity(opacity)
     done, faults = 0, []
     with _opened(source) as container, atomic_file(out) as temporary:
         total = _frame_count(container)

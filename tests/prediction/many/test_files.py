@@ -49,6 +49,17 @@ def files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
+def test_the_overlays_opacity(predictor, tmp_path):
+    Image.new("RGB", (16, 16), (255, 0, 0)).save(tmp_path / "red.png")
+    for opacity, colour in ((0.0, (255, 0, 0)), (1.0, (200, 10, 20))):
+        predict_files(predictor, tmp_path / "red.png", tmp_path / "out", opacity=opacity)
+        with Image.open(tmp_path / "out" / "red_overlay.jpg") as opened:
+            assert np.abs(np.asarray(opened, dtype=float) - colour).max() < 8  # it is a JPEG
+    with pytest.raises(ConfigError, match="opacity = 2.0 must be from 0 to 1"):
+        predict_files(predictor, tmp_path / "red.png", tmp_path / "more", opacity=2.0)
+    assert not (tmp_path / "more").exists()
+
+
 def test_a_folder_of_data_brings_its_masks_and_that_is_told(tmp_path):
     for kind in ("images", "masks"):
         put(tmp_path / "data" / kind / "train" / "a.png")

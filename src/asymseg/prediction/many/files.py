@@ -13,6 +13,7 @@ from asymseg.errors import ConfigError, DataError
 from asymseg.prediction.encoding import mask_file, overlay_file, shares_file
 from asymseg.prediction.many.manifest import Done, begin, record, refuse_kept
 from asymseg.prediction.many.planning import Plan, overlay_name, plan_files, shares_name
+from asymseg.prediction.overlay import check_opacity
 from asymseg.prediction.result import AnyPredictor, Result
 
 _TOGETHER = 256
@@ -38,6 +39,7 @@ class Wanted:
     probabilities: bool = False
     tile: int | None = None
     halo: int | None = None
+    opacity: float = 0.5
 
 
 def predict_files(
@@ -49,6 +51,7 @@ def predict_files(
     probabilities: bool = False,
     tile: int | None = None,
     halo: int | None = None,
+    opacity: float = 0.5,
     made_with: dict[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
@@ -58,11 +61,12 @@ def predict_files(
     time, and its blocks the whole image all the same: see `asymseg.prediction.streaming`. With `made_with`, of
     `asymseg.prediction.loading.made_with`, a manifest is kept in `out`, and images that it lists are left out.
 
-    An image that cannot be read, or for which there is no memory, is reported and the rest goes on. Raises DataError
-    and ConfigError as `plan_files` does; ConfigError for what no image can be predicted with, and where `made_with` is
-    not what the manifest says; AsymsegError where the results cannot be written.
+    `opacity` is that of the overlay's colours. An image that cannot be read, or for which there is no memory, is
+    reported and the rest goes on. Raises DataError and ConfigError as `plan_files` does; ConfigError for what no image
+    can be predicted with, and where `made_with` is not what the manifest says; AsymsegError where the results cannot be
+    written.
     """
-    wanted = Wanted(overlay, probabilities, tile, halo)
+    wanted = Wanted(overlay, probabilities, tile, halo, opacity)
     plan = plan_files(inputs, out, overlay=overlay, probabilities=probabilities)
     look = looking(predictor, wanted)
     names, before = rest_of(plan, wanted, made_with)
@@ -101,6 +105,7 @@ def rest_of(plan: Plan, wanted: Wanted, made_with: dict[str, Any] | None) -> tup
 
 def looking(predictor: AnyPredictor, wanted: Wanted) -> Callable[[Pixels], Result]:
     """What gives the result of an image. Raises ConfigError for what no image can be predicted with."""
+    check_opacity(wanted.opacity)
     if wanted.tile is None:
         return partial(predictor, keep=wanted.probabilities)
     # Only here, so that a file is predicted without torch.
@@ -135,7 +140,7 @@ def predict_each(
             continue
         try:
             files = encoded(look(image), plan.mask(name), wanted)
-        except ConfigError as error:  # there is no memory for an image of this size
+        except ConfigError as error:  # no memory for an image of this size, or numbers too large for fp16
             yield Done(name, f"{plan.source.place(name)}: {error}")
             continue
         for file, content in files.items():
@@ -149,6 +154,6 @@ def encoded(result: Result, mask: str, wanted: Wanted) -> dict[str, bytes]:
     if wanted.probabilities:
         files[shares_name(mask)] = shares_file(result.probabilities, result.classes)
     if wanted.overlay:
-        files[overlay_name(mask)] = overlay_file(result)
+        files[overlay_name(mask)] = overlay_file(result, wanted.opacity)
     files[mask] = mask_file(result)
     return files
