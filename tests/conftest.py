@@ -24,6 +24,9 @@ jaxtyping.install_import_hook([f"asymseg.{stage}" for stage in STAGES], "shape_c
 
 torch.set_num_threads(1)
 
+# Before anything is exported: autograd starts threads where it first runs after that, and then no test could fork.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 @pytest.fixture
 def no_shape_checks() -> Iterator[None]:
