@@ -1,6 +1,9 @@
 """Images and masks on disk, made by hand: each is read faithfully or refused in one line with the cure."""
 
+import os
+import signal
 import struct
+import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -194,6 +197,32 @@ def test_sixteen_bit_rgb_tiff_keeps_all_bits(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb")
     image = read_image(tmp_path / "a.tif")
     assert np.array_equal(np.round(pixels_of(image).astype(np.float64) * 65535), stored)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked there")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_process_that_is_forked_while_a_thread_loads_can_load(tmp_path, monkeypatch):
+    def load(*arguments, **options) -> np.ndarray:
+        inside.set()
+        time.sleep(0.2)  # in which the process is forked, if it could
+        return original(*arguments, **options)
+
+    inside, original = threading.Event(), np.load
+    monkeypatch.setattr(np, "load", load)
+    np.save(tmp_path / "a.npy", PICTURE)
+    thread = threading.Thread(target=read_image, args=[tmp_path / "a.npy"])
+    thread.start()
+    inside.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # ends it where it would wait for ever
+        try:
+            read_image(tmp_path / "a.npy")
+            os._exit(0)
+        finally:
+            os._exit(1)  # or it would go on with the tests
+    thread.join()
+    assert os.waitpid(child, 0) == (child, 0)
 
 
 def test_threads_load_arrays_one_after_the_other(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """From a file to the numbers it holds, by the library that keeps them all. What they mean is for `files`."""
 
 import logging
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +48,8 @@ _ON_THEIR_SIDE = (5, 6, 7, 8)
 _PNG_EXIF = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
 
 _LOADING = threading.Lock()
+if hasattr(os, "register_at_fork"):  # or a worker that is forked while a thread loads would wait for that thread
+    os.register_at_fork(before=_LOADING.acquire, after_in_parent=_LOADING.release, after_in_child=_LOADING.release)
 
 # It logs each entry of a damaged file, and without a handler that would go to standard error, line by line.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
